@@ -1,0 +1,58 @@
+"""The training loop, and what is read off it."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def train(
+    net: nn.Module,
+    optimizer: Optimizer,
+    loader: DataLoader,
+    epochs: int,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> list[float]:
+    """Train `net` on mean squared error; return the mini-batch loss before each step.
+
+    Every step is an `optimizer.step(closure)`, so that an optimizer which evaluates the loss more
+    than once a step (LBFGS) works like the rest. Training stops at the first loss that is not
+    finite, and that loss is the last in the list. `progress` may wrap the epochs (tqdm fits).
+    """
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = mse_loss(net(x), y)
+        loss.backward()
+        return loss
+
+    losses = []
+    for _ in progress(range(epochs)):
+        for x, y in loader:  # noqa: B007 (the closure reads them)
+            losses.append(optimizer.step(closure).item())
+            if not math.isfinite(losses[-1]):
+                return losses
+    return losses
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, dataset: TensorDataset) -> float:
+    """Return the mean squared error of `net` over the whole dataset."""
+    x, y = dataset.tensors
+    return mse_loss(net(x), y).item()
+
+
+def steps_to_target(losses: list[float], target: float, window: int) -> int | None:
+    """Return the first step at which the mean of the last `window` losses is below `target`.
+
+    Steps count from 1. None if that never happens.
+    """
+    if len(losses) < window:
+        return None
+    means = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(1)
+    below = (means < target).nonzero()
+    return int(below[0]) + window if len(below) else None
