@@ -1,0 +1,508 @@
+"""Our optimizers against torch.optim, and against facts about the formulas."""
+
+import copy
+import inspect
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+
+import optimizers
+from models import Net
+
+NAMES = [name for name in optimizers.__all__ if name != "UpdateRule"]
+SPEED_SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    """Float64 as the default too: or torch keeps some scalars of NAdam and ASGD in float32."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def run_steps(make_optimizer, steps=26, seed=0, absent=0.0):
+    """Return all parameters after each step: a net's, a scalar and a 3-d block.
+
+    Their gradients come from a regression and from functions of curvature far from 1; each is
+    missing in a share `absent` of the steps.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    net = Net(2, 4, 1)
+    scalar = torch.nn.Parameter(torch.tensor(0.7))
+    block = torch.nn.Parameter(torch.randn(2, 1, 3))
+    params = [*net.parameters(), scalar, block]
+    optimizer = make_optimizer(params)
+    path = []
+    for _ in range(steps):
+        x = torch.randn(8, 2, generator=generator)
+        optimizer.zero_grad()
+        loss = (net(x) - x.prod(1, keepdim=True)).square().mean()
+        loss = (
+            loss + 3 * (scalar - 2) ** 2 + (torch.arange(1.0, 7).reshape(2, 1, 3) * block**2).sum()
+        )
+        loss.backward()
+        for param in params:
+            if torch.rand((), generator=generator) < absent:
+                param.grad = None
+        optimizer.step()
+        path.append(torch.cat([param.detach().flatten() for param in params]))
+    return torch.stack(path)
+
+
+def assert_same_steps(make_ours, make_reference, tolerance=1e-9, **how):
+    """Assert that two optimizers take the same steps, to a relative `tolerance`."""
+    ours, reference = run_steps(make_ours, **how), run_steps(make_reference, **how)
+    assert not torch.equal(reference[0], reference[-1])
+    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance * 1e-3)
+
+
+def of_torch(name, **options):
+    options |= {"foreach": False}
+    return lambda params: getattr(torch.optim, name)(params, **options)
+
+
+def of_ours(name, **options):
+    return lambda params: getattr(optimizers, name)(params, **options)
+
+
+# ---------------------------------------------------------------- the same as torch.optim
+
+rates = st.floats(1e-4, 0.1)
+betas = st.tuples(st.floats(0, 0.99), st.floats(0.5, 0.9999))
+epsilons = st.sampled_from([1e-8, 1e-3])
+fractions = st.floats(0.1, 0.99)
+decays = st.sampled_from([0, 0.01, 0.3])
+
+OPTIONS = {
+    "SGD": {
+        "momentum": st.just(0) | fractions,
+        "dampening": st.just(0) | fractions,
+        "nesterov": st.booleans(),
+        "weight_decay": decays,
+    },
+    "Adagrad": {
+        "lr_decay": st.sampled_from([0, 0.01, 1]),
+        "weight_decay": decays,
+        "initial_accumulator_value": st.sampled_from([0, 0.1]),
+        "eps": st.sampled_from([1e-10, 1e-3]),
+    },
+    "RMSprop": {
+        "alpha": st.floats(0.8, 0.999),
+        "eps": epsilons,
+        "weight_decay": decays,
+        "momentum": st.just(0) | fractions,
+        "centered": st.booleans(),
+    },
+    "Adadelta": {"rho": fractions, "eps": st.sampled_from([1e-6, 1e-2]), "weight_decay": decays},
+    "Adam": {
+        "betas": betas,
+        "eps": epsilons,
+        "weight_decay": decays,
+        "amsgrad": st.booleans(),
+        "decoupled_weight_decay": st.booleans(),
+    },
+    "AdamW": {"betas": betas, "eps": epsilons, "weight_decay": decays, "amsgrad": st.booleans()},
+    "Adamax": {"betas": betas, "eps": epsilons, "weight_decay": decays},
+    "NAdam": {
+        "betas": betas,
+        "eps": epsilons,
+        "weight_decay": decays,
+        "momentum_decay": st.sampled_from([0, 4e-3, 0.5]),
+        "decoupled_weight_decay": st.booleans(),
+    },
+    "RAdam": {
+        "betas": betas,
+        "eps": epsilons,
+        "weight_decay": decays,
+        "decoupled_weight_decay": st.booleans(),
+    },
+    "Rprop": {
+        "etas": st.tuples(st.floats(0.2, 0.9), st.floats(1.05, 2)),
+        "step_sizes": st.tuples(st.sampled_from([1e-6, 1e-3]), st.sampled_from([0.05, 50])),
+    },
+    "ASGD": {
+        "lambd": st.sampled_from([1e-4, 0.1]),
+        "alpha": st.floats(0.1, 1),
+        "t0": st.sampled_from([0, 5, 1e6]),
+        "weight_decay": decays,
+    },
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_equal_to_torch_with_any_options(name, data):
+    kinds = {"lr": rates, "maximize": st.booleans()} | OPTIONS[name]
+    options = data.draw(st.fixed_dictionaries({}, optional=kinds))
+    if options.get("nesterov") and not options.get("momentum"):
+        options["momentum"] = 0.9
+    if options.get("nesterov"):
+        options["dampening"] = 0
+    if options.get("maximize"):
+        options["lr"] = min(options.get("lr", 1e-3), 1e-3)
+    absent = data.draw(st.sampled_from([0.0, 0.3]))
+    seed = data.draw(st.integers(0, 9))
+    assert_same_steps(of_ours(name, **options), of_torch(name, **options), seed=seed, absent=absent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_is_drawn_and_means_something(name):
+    """Every option of the constructor is in OPTIONS, and changes the steps taken."""
+    parameters = inspect.signature(getattr(optimizers, name)).parameters
+    assert set(parameters) - {"params", "lr", "maximize"} == set(OPTIONS[name])
+    changed = {
+        "momentum": 0.5, "weight_decay": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5,
+        "eps": 0.1, "alpha": 0.3, "centered": True, "rho": 0.3, "betas": (0.2, 0.7),
+        "amsgrad": True, "momentum_decay": 0.5, "etas": (0.3, 1.7), "step_sizes": (1e-3, 2e-3),
+        "lambd": 0.3, "lr": 0.05, "maximize": True,
+    }  # fmt: skip
+    company = {"lr": 0.01}
+    if name == "Adam":
+        company["betas"] = (0.9, 0.5)  # or the largest second moment is the last
+    plain = run_steps(of_ours(name, **company))
+    for option in set(parameters) & set(changed):
+        other = run_steps(of_ours(name, **(company | {option: changed[option]})))
+        assert not torch.equal(plain, other), option
+    for option in {"dampening": 0.5, "nesterov": True} if name == "SGD" else {}:
+        with_momentum = run_steps(of_ours(name, momentum=0.5))
+        other = run_steps(
+            of_ours(name, momentum=0.5, **{option: 0.5 if option[0] == "d" else True})
+        )
+        assert not torch.equal(with_momentum, other), option
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_order_and_defaults_are_torchs(name):
+    def signature(cls):
+        parameters = inspect.signature(cls).parameters
+        return {k: v.default for k, v in parameters.items() if k not in SPEED_SWITCHES}
+
+    ours, torchs = signature(getattr(optimizers, name)), signature(getattr(torch.optim, name))
+    assert list(ours.items()) == list(torchs.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_learning_rate_may_be_a_0_dim_tensor(name):
+    assert_same_steps(of_ours(name, lr=torch.tensor(0.01)), of_torch(name, lr=0.01))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: StepLR(optimizer, 4, gamma=0.3),
+        lambda optimizer: CosineAnnealingLR(optimizer, 20),
+    ],
+)
+def test_learning_rate_schedules(name, schedule):
+    def scheduled(make):
+        def build(params):
+            optimizer = make(params)
+            scheduler = schedule(optimizer)
+            optimizer.register_step_post_hook(lambda *_: scheduler.step())
+            return optimizer
+
+        return build
+
+    assert_same_steps(scheduled(of_ours(name)), scheduled(of_torch(name)))
+
+
+def test_a_schedule_of_learning_rate_and_momentum():
+    def scheduled(make):
+        def build(params):
+            optimizer = make(params)
+            scheduler = OneCycleLR(optimizer, max_lr=0.1, total_steps=60)
+            optimizer.register_step_post_hook(lambda *_: scheduler.step())
+            return optimizer
+
+        return build
+
+    for name in ("SGD", "RMSprop", "Adam"):
+        options = {} if name == "Adam" else {"momentum": 0.9}
+        assert_same_steps(scheduled(of_ours(name, **options)), scheduled(of_torch(name, **options)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_param_groups_have_their_own_hyperparameters(name):
+    def grouped(make):
+        def build(params):
+            groups = [{"params": params[:2], "lr": 0.05}, {"params": params[2:4]}]
+            optimizer = make(groups)
+            optimizer.add_param_group({"params": params[4:], "lr": 0.003, "maximize": False})
+            if "weight_decay" in optimizer.defaults:
+                optimizer.param_groups[1]["weight_decay"] = 0.2
+            return optimizer
+
+        return build
+
+    assert_same_steps(grouped(of_ours(name)), grouped(of_torch(name)))
+
+
+def test_float32_stays_float32():
+    torch.set_default_dtype(torch.float32)
+    for name in NAMES:
+        path = run_steps(of_ours(name))
+        assert path.dtype == torch.float32
+        torch.testing.assert_close(path, run_steps(of_torch(name)), rtol=1e-4, atol=1e-5)
+
+
+def test_float64_parameters_are_exact_under_a_float32_default():
+    """Scalars are Python floats, so no step is rounded to float32 on its way."""
+
+    def steps(name):
+        param = torch.nn.Parameter(torch.tensor([1.0, -3.0], dtype=torch.float64))
+        optimizer = getattr(optimizers, name)([param], lr=0.01)
+        path = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            (param**4).sum().backward()
+            optimizer.step()
+            path.append(param.detach().clone())
+        return torch.stack(path)
+
+    in_float64 = [steps(name) for name in NAMES]
+    torch.set_default_dtype(torch.float32)
+    for name, expected in zip(NAMES, in_float64, strict=True):
+        assert torch.equal(steps(name), expected), name
+
+
+# ---------------------------------------------------------------- what the base class promises
+
+
+class Trial:
+    """A net, an optimizer and a stream of mini-batches that can be stopped and resumed."""
+
+    def __init__(self, name, dtype, **options):
+        torch.manual_seed(3)
+        self.net = Net(2, 5, 1).to(dtype)
+        self.optimizer = getattr(optimizers, name)(self.net.parameters(), lr=0.01, **options)
+        self.dtype = dtype
+
+    def loss(self, step):
+        x = torch.randn(6, 2, generator=torch.Generator().manual_seed(step), dtype=self.dtype)
+        return (self.net(x) - x.sum(1, keepdim=True).sin()).square().mean()
+
+    def run(self, first, last):
+        for step in range(first, last):
+            self.optimizer.zero_grad()
+            self.loss(step).backward()
+            self.optimizer.step()
+        return torch.nn.utils.parameters_to_vector(self.net.parameters()).detach().clone()
+
+
+EXTRAS = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}}
+EXTRAS |= {"Adam": {"amsgrad": True}, "ASGD": {"t0": 3}}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_training_resumed_from_a_file_goes_on_bit_for_bit(name, default, dtype):
+    torch.set_default_dtype(default)
+    options = EXTRAS.get(name, {})
+    expected = Trial(name, dtype, **options).run(0, 20)
+    stopped = Trial(name, dtype, **options)
+    stopped.run(0, 9)
+    file = io.BytesIO()
+    torch.save([stopped.net.state_dict(), stopped.optimizer.state_dict()], file)
+    file.seek(0)
+    resumed = Trial(name, dtype, **options)
+    net_state, optimizer_state = torch.load(file, weights_only=True)
+    resumed.net.load_state_dict(net_state)
+    resumed.optimizer.load_state_dict(optimizer_state)
+    assert torch.equal(resumed.run(9, 20), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_deepcopy_and_pickle(name, duplicate):
+    trial = Trial(name, torch.float64, **EXTRAS.get(name, {}))
+    trial.run(0, 9)
+    twin = duplicate(trial)
+    assert torch.equal(twin.run(9, 20), trial.run(9, 20))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_with_a_closure(name):
+    plain, closed = Trial(name, torch.float64), Trial(name, torch.float64)
+
+    def closure():
+        closed.optimizer.zero_grad()
+        loss = closed.loss(0)
+        loss.backward()
+        return loss
+
+    expected = plain.loss(0).item()
+    assert closed.optimizer.step(closure).item() == expected
+    assert torch.equal(plain.run(0, 1), closed.run(0, 0))
+    assert plain.optimizer.step() is None
+
+
+def test_step_hooks_run_around_the_update():
+    trial, seen = Trial("Adam", torch.float64), []
+    trial.optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    trial.optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    trial.run(0, 1)
+    assert seen == ["before", "after"]
+
+
+def test_a_gradient_zeroed_in_place_does_not_reach_the_state():
+    param = torch.nn.Parameter(torch.ones(2))
+    optimizer = optimizers.SGD([param], lr=1, momentum=0.5)
+    param.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+    optimizer.step()
+    assert param.tolist() == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {"lr": lr}) for name in NAMES for lr in (-1, math.nan, torch.tensor([1.0, 2.0]))],
+        *[(name, {"weight_decay": -1}) for name in NAMES if "weight_decay" in OPTIONS[name]],
+        *[(name, {"eps": -1}) for name in NAMES if "eps" in OPTIONS[name]],
+        *[(name, {"betas": (1, 0.9)}) for name in NAMES if "betas" in OPTIONS[name]],
+        *[(name, {"betas": (0.9, -0.1)}) for name in NAMES if "betas" in OPTIONS[name]],
+        ("SGD", {"momentum": -1}),
+        ("SGD", {"nesterov": True}),
+        ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}),
+        ("Adagrad", {"lr_decay": -1}),
+        ("Adagrad", {"initial_accumulator_value": -1}),
+        ("RMSprop", {"alpha": -1}),
+        ("RMSprop", {"momentum": -1}),
+        ("Adadelta", {"rho": 1.5}),
+        ("NAdam", {"momentum_decay": -1}),
+        ("Rprop", {"etas": (1.2, 0.5)}),
+    ],
+)
+def test_values_out_of_range_are_named_and_refused_as_by_torch(name, options):
+    params = [torch.nn.Parameter(torch.ones(1))]
+    (key, value), *_ = options.items()
+    with pytest.raises(ValueError, match="Nesterov" if key == "nesterov" else f"Invalid {key}"):
+        getattr(optimizers, name)(params, **options)
+    if not (name == "SGD" and value is math.nan):  # torch's SGD takes a nan
+        with pytest.raises(ValueError, match=r".*"):
+            getattr(torch.optim, name)(params, **options)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "complex"])
+def test_gradients_that_no_formula_here_covers_are_refused(kind):
+    if kind == "sparse":
+        param = torch.nn.Parameter(torch.ones(2))
+        param.grad = torch.ones(2).to_sparse()
+    else:
+        param = torch.nn.Parameter(torch.ones(2, dtype=torch.complex128))
+        param.grad = torch.ones(2, dtype=torch.complex128)
+    with pytest.raises(RuntimeError, match="Adam takes dense, real gradients only"):
+        optimizers.Adam([param]).step()
+
+
+# ---------------------------------------------------------------- facts about the formulas
+
+
+def walk(optimizer_class, gradients, start=0.0, **options):
+    """Return the positions of a scalar parameter that is given these gradients, one a step."""
+    param = torch.nn.Parameter(torch.tensor(start))
+    optimizer = optimizer_class([param], **options)
+    positions = [start]
+    for gradient in gradients:
+        param.grad = torch.tensor(float(gradient))
+        optimizer.step()
+        positions.append(param.item())
+    return torch.tensor(positions)
+
+
+@given(st.floats(1e-5, 1e5), st.floats(1e-4, 1), st.sampled_from([-1, 1]))
+def test_adams_first_step_has_length_lr_whatever_the_gradients_scale(size, lr, sign):
+    step = walk(optimizers.Adam, [sign * size], lr=lr, eps=0).diff()
+    assert step.item() == pytest.approx(-sign * lr, rel=1e-9)
+
+
+@given(st.floats(1e-3, 1e3))
+def test_adagrads_steps_shrink_like_one_over_root_t_under_a_constant_gradient(size):
+    steps = -walk(optimizers.Adagrad, [size] * 50, lr=0.1, eps=0).diff()
+    torch.testing.assert_close(steps, 0.1 / torch.arange(1.0, 51).sqrt())
+
+
+def test_rmsprop_forgets_a_large_gradient_and_adagrad_does_not():
+    gradients = [100.0] + [1.0] * 200
+    adagrad = -walk(optimizers.Adagrad, gradients, lr=0.1).diff()[-1].item()
+    rmsprop = -walk(optimizers.RMSprop, gradients, lr=0.1, alpha=0.9).diff()[-1].item()
+    assert rmsprop == pytest.approx(0.1, rel=1e-3)
+    assert adagrad == pytest.approx(0.1 / math.sqrt(100**2 + 200))
+
+
+@given(st.floats(0.1, 0.9), st.floats(-5, 5).filter(lambda g: abs(g) > 1e-3))
+def test_momentums_terminal_velocity(momentum, gradient):
+    steps = walk(optimizers.SGD, [gradient] * 400, lr=0.01, momentum=momentum).diff()
+    assert steps[-1].item() == pytest.approx(-0.01 * gradient / (1 - momentum))
+
+
+def test_nesterov_brakes_before_momentum_does():
+    gradients = [1, 1, 1, -1]
+    plain = walk(optimizers.SGD, gradients, lr=1, momentum=0.5).diff()
+    nesterov = walk(optimizers.SGD, gradients, lr=1, momentum=0.5, nesterov=True).diff()
+    # Velocities 1, 1.5, 1.75, -0.125; Nesterov's steps are gradient + half the velocity.
+    assert plain.tolist() == [-1, -1.5, -1.75, 0.125]
+    assert nesterov.tolist() == [-1.5, -1.75, -1.875, 1.0625]
+
+
+def test_adamws_decay_shrinks_all_weights_alike_and_adams_does_not():
+    def weight(optimizer_class, gradient):
+        return walk(optimizer_class, [gradient], start=1.0, lr=0.1, weight_decay=0.5)[-1].item()
+
+    assert weight(optimizers.AdamW, 100.0) == pytest.approx(1 - 0.1 * 0.5 - 0.1)
+    assert weight(optimizers.AdamW, 0.0) == pytest.approx(1 - 0.1 * 0.5)
+    assert weight(optimizers.Adam, 100.0) == pytest.approx(1 - 0.1)
+
+
+@given(st.floats(1e-3, 1e3))
+def test_rprop_does_not_care_how_large_the_gradient_is(scale):
+    signs = torch.tensor([1.0, 1, -1, -1, 1, 1, 1])
+    assert torch.equal(walk(optimizers.Rprop, signs), walk(optimizers.Rprop, signs * scale))
+
+
+def test_rprops_step_sizes_worked_by_hand():
+    # 0.1; agrees: 0.12; turned: 0.06 and no step; no sign to compare with: 0.06; agrees: 0.072.
+    steps = walk(optimizers.Rprop, [1, 1, -1, -1, -1], lr=0.1).diff()
+    torch.testing.assert_close(steps, torch.tensor([-0.1, -0.12, 0, 0.06, 0.072]))
+
+
+def test_asgd_keeps_the_average_of_its_path_after_t0():
+    param = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = optimizers.ASGD([param], lr=0.1, t0=4)
+    path = []
+    for step in range(20):
+        param.grad = torch.tensor(math.sin(step))
+        optimizer.step()
+        path.append(param.item())
+        kept = optimizer.state[param]["average"].item()
+        tail = path[5:] or path[-1:]  # from step t0 + 2 on
+        assert kept == pytest.approx(sum(tail) / len(tail))
+
+
+def test_adadelta_does_not_care_about_the_gradients_unit():
+    gradients = torch.tensor([1.0, -2, 3, 0.5, 1])
+    once = walk(optimizers.Adadelta, gradients, eps=1e-30)
+    scaled = walk(optimizers.Adadelta, 1000 * gradients, eps=1e-30)
+    torch.testing.assert_close(once[1:] / once[1], scaled[1:] / scaled[1], rtol=1e-6, atol=0)
+
+
+def test_radam_starts_as_momentum_and_ends_as_adam():
+    gradients = [1.0, 100.0, 1.0]
+    assert walk(optimizers.RAdam, gradients, lr=1).diff()[:2].tolist() == pytest.approx(
+        [-1, -(0.9 * 0.1 * 1 + 0.1 * 100) / (1 - 0.81)]
+    )
+    many = torch.sin(torch.arange(8000.0)) + 1.5
+    radam, adam = (walk(c, many, lr=1).diff()[-1] for c in (optimizers.RAdam, optimizers.Adam))
+    assert radam.item() == pytest.approx(adam.item(), rel=0.02)
