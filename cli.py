@@ -271,8 +271,9 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--csv", type=output_path, help="also write the numbers of the figure")
         self.add_argument("--no-show", action="store_true", help="open no window")
 
-    def parse_args(self, *args, **kwargs) -> argparse.Namespace:
-        arguments = super().parse_args(*args, **kwargs)
+    def parse(self, argv: list[str] | None) -> argparse.Namespace:
+        """Parse a command line that has the common options."""
+        arguments = self.parse_args(argv)
         if arguments.csv and arguments.csv.resolve() == arguments.output.resolve():
             self.error(f"--output and --csv name the same file {str(arguments.csv)!r}")
         if arguments.no_show:

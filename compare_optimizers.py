@@ -164,7 +164,7 @@ def make_parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     try:
         dataset = make_dataset(args.samples, args.noise, args.seed)
         one_sample = TensorDataset(*dataset[:1])
