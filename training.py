@@ -39,6 +39,43 @@ def train(
     return losses
 
 
+def descend(
+    formula: Callable[[Tensor], Tensor],
+    start: tuple[float, float],
+    make_optimizer: Callable[..., Optimizer],
+    noise: Tensor,
+    lrs: list[float] | None = None,
+) -> Tensor:
+    """Descend a surface from `start` by its gradient plus one row of `noise` a step.
+
+    `formula` maps points (n, 2) to values (n,), and `noise` (steps, 2) may be zeros. With `lrs`,
+    all n rates descend at once, each a param group whose one parameter is a row of the points;
+    without, n is 1 and the optimizer's own rate is used. Returns the path (steps + 1, n, 2) in
+    float64. It ends early, with the step that was not finite, when no point is finite any more.
+    """
+    groups = [{}] if lrs is None else [{"lr": lr} for lr in lrs]
+    points = torch.tensor([start] * len(groups), dtype=torch.float64)
+    rows = points.unbind()
+    optimizer = make_optimizer(
+        [{"params": [row]} | group for row, group in zip(rows, groups, strict=True)]
+    )
+
+    def closure() -> Tensor:
+        leaf = points.clone().requires_grad_()
+        loss = formula(leaf).sum()
+        for row, grad in zip(rows, *torch.autograd.grad(loss, leaf), strict=True):
+            row.grad = grad + disturbance
+        return loss.detach()
+
+    path = [points.clone()]
+    for disturbance in noise:  # noqa: B007 (the closure reads it)
+        optimizer.step(closure)
+        path.append(points.clone())
+        if not points.isfinite().all(1).any():
+            break
+    return torch.stack(path)
+
+
 @torch.no_grad()
 def evaluate(net: nn.Module, dataset: TensorDataset) -> float:
     """Return the mean squared error of `net` over the whole dataset."""
