@@ -23,7 +23,7 @@ import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from plotting import save_figure, show_figure, whole_file
+from plotting import animation_writer, save_figure, show_figure, whole_file
 
 # ---------------------------------------------------------------- optimizers by name
 
@@ -200,6 +200,12 @@ def non_negative_float(text: str) -> float:
     return float(text)
 
 
+def finite_float(text: str) -> float:
+    if not math.isfinite(_number(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return float(text)
+
+
 def check_lr(lr: Any) -> None:
     if isinstance(lr, int | float) and not 0 < lr < math.inf:
         raise ValueError(f"lr={lr} is not a finite learning rate above 0")
@@ -232,6 +238,15 @@ def figure_path(text: str) -> Path:
     if Path(text).suffix[1:].lower() not in formats:
         known = ", ".join(sorted(formats))
         raise argparse.ArgumentTypeError(f"{text!r} has no figure format of these: {known}")
+    return output_path(text)
+
+
+def animation_path(text: str) -> Path:
+    """A path to write whose extension is an animation format that can be made here."""
+    try:
+        animation_writer(Path(text), fps=1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return output_path(text)
 
 
@@ -274,8 +289,9 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
         """Parse a command line that has the common options."""
         arguments = self.parse_args(argv)
-        if arguments.csv and arguments.csv.resolve() == arguments.output.resolve():
-            self.error(f"--output and --csv name the same file {str(arguments.csv)!r}")
+        paths = [path for path in vars(arguments).values() if isinstance(path, Path)]
+        if len({path.resolve() for path in paths}) < len(paths):
+            self.error(f"two outputs name the same file among {', '.join(map(str, paths))}")
         if arguments.no_show:
             matplotlib.use("agg")
         return arguments
@@ -284,27 +300,31 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
-def progress(label: str, patience: float = 2.0) -> Callable[[range], Iterator[int]]:
-    """Return a wrapper of a range of epochs that shows the epoch on a terminal.
+def progress(
+    label: str, unit: str = "epoch", patience: float = 2.0
+) -> Callable[[range], Iterator[int]]:
+    """Return a wrapper of a range that shows on a terminal how far it has come.
 
     It starts to do so after `patience` seconds and leaves nothing behind.
     """
 
-    def epochs(steps: range) -> Iterator[int]:
+    def steps(numbers: range) -> Iterator[int]:
         start = time.perf_counter()
         shown = False
         try:
-            for epoch in steps:
+            for number in numbers:
                 if sys.stderr.isatty() and time.perf_counter() - start > patience:
                     shown = True
-                    print(f"\r{label}: epoch {epoch + 1} of {len(steps)}", end="", file=sys.stderr)
+                    print(
+                        f"\r{label}: {unit} {number + 1} of {len(numbers)}", end="", file=sys.stderr
+                    )
                     sys.stderr.flush()
-                yield epoch
+                yield number
         finally:
             if shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    return epochs
+    return steps
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:

@@ -129,7 +129,7 @@ def draw(runs: dict[str, Run], dataset: TensorDataset | None = None) -> Figure:
     draw_losses(axes[0], runs)
     if dataset is not None:
         draw_fit(axes[1], runs, dataset)
-    plotting.legend(figure, axes[0])
+    plotting.legend(figure, axes[0].lines)
     return figure
 
 

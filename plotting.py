@@ -1,14 +1,16 @@
 """How every figure looks, and how files are saved: whole or not at all."""
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib import color_sequences
+from matplotlib import animation, color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 # Ten colours that people with any colour vision can tell apart (Petroff 2021, arXiv:2107.02270).
 PALETTE = color_sequences["petroff10"]
@@ -17,16 +19,22 @@ PALETTE = color_sequences["petroff10"]
 COLORS = dict(zip(("SGD", "Momentum", "RMSprop", "Adagrad", "Adam"), PALETTE, strict=False))
 
 
-def new_figure(n_panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels, side by side, in our style."""
-    width = 7 if n_panels == 1 else 5.5 * n_panels
-    figure, axes = plt.subplots(
-        1, n_panels, figsize=(width, 4.5), layout="constrained", squeeze=False
+def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure in our style and its panels, row by row."""
+    n_columns = -(-n_panels // n_rows)
+    width = 7 if n_panels == 1 else 11 if n_columns == 2 else 4 * n_columns
+    figure, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(width, 4.5 if n_rows == 1 else 3.7 * n_rows),
+        layout="constrained",
+        squeeze=False,
     )
-    for panel in axes[0]:
+    panels = list(grid.flat)
+    for panel in panels:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes[0])
+    return figure, panels
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
@@ -39,12 +47,12 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
     return {label: COLORS.get(label) or rest[label] for label in labels}
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """Name the lines of `axes` above the panels, where the legend covers nothing."""
-    labels = [line.get_label().replace("$", r"\$") for line in axes.lines]  # no formulas
+def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
+    """Name the lines above the panels, where the legend covers nothing."""
+    labels = [line.get_label().replace("$", r"\$") for line in lines]  # no formulas
     widest = max(map(len, labels), default=0) + 8
     columns = max(1, int(12 * figure.get_figwidth()) // widest)
-    figure.legend(axes.lines, labels, loc="outside upper left", ncols=columns, frameon=False)
+    figure.legend(lines, labels, loc="outside upper left", ncols=columns, frameon=False)
 
 
 @contextmanager
@@ -63,6 +71,67 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Save the figure whole or not at all; the extension of `path` picks the format."""
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
+
+
+# What a page made by matplotlib's HTMLWriter fetches from elsewhere is only its icons.
+ICONS = {
+    "minus": "-",
+    "fast-backward": "|◀",
+    "step-backward": "◁",
+    "play": "▶",
+    "flip-horizontal": "◀",
+    "pause": "||",
+    "step-forward": "▷",
+    "fast-forward": "▶|",
+    "plus": "+",
+}
+
+
+def freeze(figure: Figure, moving: Iterable[Line2D], dpi: int = 80) -> None:
+    """Turn all of the figure but the `moving` lines into one image, which is quick to draw."""
+    moving = list(moving)
+    figure.set_dpi(dpi)
+    for line in moving:
+        line.set_visible(False)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    background = figure.canvas.buffer_rgba()
+    for axes in figure.axes:
+        for artist in axes.get_children():
+            artist.set_visible(artist in moving)
+    for key in figure.legends:
+        key.set_visible(False)
+    figure.figimage(background, zorder=-1)
+
+
+def animation_writer(path: Path, fps: int) -> animation.AbstractMovieWriter:
+    """Return the writer for a .gif, .html or .mp4; ValueError says why there is none."""
+    match path.suffix.lower():
+        case ".gif":
+            return animation.PillowWriter(fps)
+        case ".html":
+            return animation.HTMLWriter(fps, embed_frames=True)
+        case ".mp4":
+            if not animation.FFMpegWriter.isAvailable():
+                raise ValueError("an .mp4 needs ffmpeg, which is not installed")
+            return animation.FFMpegWriter(fps)
+    raise ValueError(f"{str(path)!r} is no .gif, .html or .mp4")
+
+
+def save_animation(movie: animation.Animation, path: Path, fps: int = 12) -> None:
+    """Save the animation whole or not at all; the extension of `path` picks the format.
+
+    An .html is one self-contained page with play, pause and a slider.
+    """
+    frames = {"animation.frame_format": "jpeg"}  # of a page, half as large as png
+    with whole_file(path) as temporary, plt.rc_context(frames):
+        movie.save(temporary, animation_writer(path, fps), dpi="figure")
+        if path.suffix.lower() == ".html":
+            page = temporary.read_text(encoding="utf-8")
+            rules = "".join(f'.fa-{k}::before {{content: "{v}"}} ' for k, v in ICONS.items())
+            page = re.sub(r"<link[^>]*font-awesome[^>]*>", f"<style>{rules}</style>", page)
+            head = f'<!DOCTYPE html><meta charset="utf-8"><title>{path.stem}</title>'
+            temporary.write_text(head + page, encoding="utf-8")
 
 
 def show_figure(figure: Figure) -> None:

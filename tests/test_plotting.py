@@ -25,7 +25,7 @@ def test_legend_shows_labels_as_they_are():
     labels = ["_mine", "cost $\\frac", "SGD(lr=0.1)"]
     for label in labels:
         axes.plot([1, 2], label=label)
-    plotting.legend(figure, axes)
+    plotting.legend(figure, axes.lines)
     figure.canvas.draw()  # a formula would fail here
     shown = [text.get_text().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
     assert shown == labels
@@ -36,7 +36,7 @@ def test_legend_covers_no_panel(n_lines):
     figure, panels = plotting.new_figure(2)
     for i in range(n_lines):
         panels[0].plot([1, 2], label=f"optimizer number {i}")
-    plotting.legend(figure, panels[0])
+    plotting.legend(figure, panels[0].lines)
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert not any(box.overlaps(panel.get_window_extent()) for panel in panels)

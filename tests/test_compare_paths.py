@@ -1,0 +1,339 @@
+"""Descents against closed forms, and what the script draws and says of them."""
+
+import csv
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from PIL import Image
+
+import compare_paths as script
+import optimizers
+import plotting
+from surfaces import SURFACES
+from training import descend
+
+VALLEY = SURFACES["valley"]
+CURVATURES = torch.tensor([0.2, 4], dtype=torch.float64)
+START = torch.tensor(VALLEY.start, dtype=torch.float64)
+
+
+def sgd(**options):
+    return lambda params: optimizers.SGD(params, **options)
+
+
+def run_main(*words):
+    try:
+        return script.main(["--no-show", "--steps", "5", *words])
+    except SystemExit as stop:
+        return stop.code
+
+
+# ---------------------------------------------------------------- closed forms
+
+
+@given(st.floats(0.01, 0.6))
+def test_gradient_descent_contracts_each_coordinate_by_its_curvature(lr):
+    ((_, run),) = script.compare(VALLEY, {"SGD": sgd(lr=lr)}, steps=20)
+    steps = torch.arange(21, dtype=torch.float64).unsqueeze(1)
+    torch.testing.assert_close(run.path, START * (1 - lr * CURVATURES) ** steps)
+    torch.testing.assert_close(run.losses, (run.path**2 * CURVATURES / 2).sum(1))
+
+
+@given(st.floats(0.01, 0.4), st.floats(0.1, 0.95))
+def test_momentum_obeys_its_two_term_recurrence(lr, momentum):
+    ((_, run),) = script.compare(VALLEY, {"M": sgd(lr=lr, momentum=momentum)}, steps=20)
+    expected = [START, START - lr * CURVATURES * START]
+    for _ in range(19):
+        now, before = expected[-1], expected[-2]
+        expected.append(now - lr * CURVATURES * now + momentum * (now - before))
+    torch.testing.assert_close(run.path, torch.stack(expected))
+
+
+@pytest.mark.parametrize("distance", [-0.1, -0.03, -0.01, 0.01, 0.03, 0.1])
+def test_gradient_descent_on_the_valley_holds_up_to_two_over_the_largest_curvature(distance):
+    ((_, run),) = script.compare(VALLEY, {"SGD": sgd(lr=2 / 4 + distance)}, steps=400)
+    assert (run.losses[-1] < 1e-4 * run.losses[0]) == (distance < 0)
+    assert (run.losses[-1] > 1e4 * run.losses[0]) == (distance > 0)
+
+
+def test_at_exactly_the_limit_gradient_descent_goes_on_for_ever():
+    ((_, run),) = script.compare(VALLEY, {"SGD": sgd(lr=0.5)}, steps=100)
+    assert run.path[:, 1].abs().tolist() == [2.0] * 101
+
+
+def test_with_noise_the_mean_path_on_a_quadratic_is_the_noiseless_one():
+    def path(noise, seed=0):
+        ((_, run),) = script.compare(
+            VALLEY, {"M": sgd(lr=0.1, momentum=0.5)}, None, 10, noise, seed
+        )
+        return run.path
+
+    paths = torch.stack([path(1.0, seed) for seed in range(400)])
+    error = (paths.mean(0) - path(0.0)) / (paths.std(0) / math.sqrt(400)).clamp(min=1e-12)
+    assert paths.std(0)[1:].min() > 0.05
+    assert error.abs().max() < 4
+
+
+def test_every_optimizer_meets_the_same_noise_in_any_company():
+    makers = {"a": sgd(lr=0.1), "wild": sgd(lr=1e6), "b": sgd(lr=0.1)}
+    runs = dict(script.compare(VALLEY, makers, noise=2.0, steps=40))
+    assert torch.equal(runs["a"].path, runs["b"].path)
+    ((_, alone),) = script.compare(VALLEY, {"b": sgd(lr=0.1)}, noise=2.0, steps=40)
+    assert torch.equal(alone.path, runs["b"].path)
+    # The first step is the gradient and the first draw, of standard deviation 2.
+    draws = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(runs["a"].path[1], START - 0.1 * (CURVATURES * START + 2 * draws[0]))
+
+
+# ---------------------------------------------------------------- tuning
+
+NAMES = ["SGD", "Adagrad", "RMSprop", "Adam", "Adadelta", "Rprop", "NAdam"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("module", [optimizers, torch.optim], ids=["ours", "torch"])
+def test_rates_that_descend_together_go_where_each_goes_alone(name, module):
+    lrs = [0.001, 0.05, 0.3]
+    draws = torch.randn(15, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    make, surface = getattr(module, name), SURFACES["rosenbrock"]
+    together = descend(surface.formula, surface.start, make, draws, lrs)
+    for i, lr in enumerate(lrs):
+        alone = descend(surface.formula, surface.start, lambda p, lr=lr: make(p, lr=lr), draws)
+        torch.testing.assert_close(together[: len(alone), i], alone[:, 0], equal_nan=True)
+
+
+def test_tuning_finds_the_best_rate_of_gradient_descent_on_the_valley():
+    # The slowest of the contractions |1 - lr·0.2| and |1 - lr·4| is fastest at lr = 2/4.2.
+    lr = script.best_lr(VALLEY.formula, VALLEY.start, optimizers.SGD, torch.zeros(200, 2))
+    assert lr == min(script.TUNING_LRS, key=lambda lr: max(abs(1 - 0.2 * lr), abs(1 - 4 * lr)))
+
+
+def test_tuning_an_optimizer_that_takes_one_group_only(monkeypatch):
+    monkeypatch.setattr(script, "TUNING_LRS", [1e-4, 0.1, 1.0])
+    lr = script.best_lr(VALLEY.formula, VALLEY.start, torch.optim.LBFGS, torch.zeros(5, 2))
+    assert lr == 1.0
+
+
+def test_tuned_labels_tell_the_rate_and_named_rates_stay(workdir, capsys):
+    specs = ["Adam=optimizers.Adam", "mine=optimizers.SGD(lr=0.125)"]
+    assert run_main("--tune", "--optimizers", *specs, "--csv", "a.csv") == 0
+    out = capsys.readouterr().out
+    runs = dict(script.compare(VALLEY, {"Adam": optimizers.Adam}, steps=5, tune=["Adam"]))
+    assert f"optimizers.Adam(lr={runs['Adam'].lr})" in out
+    assert "optimizers.SGD(lr=0.125)" in out
+    figure = script.draw(VALLEY, runs)
+    assert figure.axes[1].lines[0].get_label() == f"Adam, lr={runs['Adam'].lr:g}"
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def test_the_figure_shows_paths_ends_and_losses():
+    runs = dict(script.compare(VALLEY))
+    left, right = script.draw(VALLEY, runs).axes
+    for i, (label, run) in enumerate(runs.items()):
+        color = to_hex(plotting.COLORS[label])
+        path = next(line for line in left.lines if len(line.get_xdata()) == 51
+                    and to_hex(line.get_color()) == color)  # fmt: skip
+        assert torch.equal(torch.tensor(path.get_xydata()), run.path)
+        end = next(line for line in left.lines if line.get_marker() == "o"
+                   and to_hex(line.get_color()) == color)  # fmt: skip
+        assert list(end.get_xydata()[0]) == run.path[-1].tolist()
+        assert right.lines[i].get_label() == label
+        torch.testing.assert_close(torch.tensor(right.lines[i].get_ydata()), run.losses)
+    marked = {line.get_marker(): list(line.get_xydata()[0]) for line in left.lines}
+    assert marked["*"] == [0, 0]
+    assert marked["s"] == [-5, -2]
+    assert (left.get_xlim(), left.get_ylim()) == VALLEY.window
+    assert right.get_yscale() == "log"
+
+
+def test_the_default_makes_the_lesson_visible():
+    runs = dict(script.compare(VALLEY))
+    sgd_path = runs["SGD"].path
+    assert (sgd_path[1:8, 1] * sgd_path[:7, 1] < 0).all()  # zigzag across
+    assert runs["Momentum"].losses[-1] < 1e-3 * runs["SGD"].losses[-1]
+    adagrad = runs["Adagrad"].path.diff(dim=0).norm(dim=1)
+    assert (adagrad.diff() < 0).all()  # each step shorter than the last
+    reached = {
+        label: script.table_row(VALLEY, run, VALLEY.window, 0.01)[3] for label, run in runs.items()
+    }
+    assert int(reached["RMSprop"]) < int(reached["SGD"])
+    assert reached["Adagrad"] == "-"
+    assert runs["Adam"].path[:, 0].max() > 1  # momentum carries it past the minimum
+
+
+def test_the_contours_of_a_valley_have_a_line_on_its_floor():
+    for name, surface in SURFACES.items():
+        _, (axes,) = plotting.new_figure()
+        script.draw_contours(axes, surface, surface.window)
+        levels = axes.collections[0].levels
+        x, y = (torch.linspace(low, high, 101) for low, high in surface.window)
+        z = surface.formula(torch.cartesian_prod(x, y))
+        share = ((z - z.min()) < levels[0]).float().mean()
+        assert 0 < share < 0.15, name
+
+
+def test_the_table_and_the_csv(workdir, capsys):
+    assert run_main("--csv", "paths.csv", "--steps", "50") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[2:7]] == [
+        "SGD",
+        "Momentum",
+        "Adagrad",
+        "RMSprop",
+        "Adam",
+    ]
+    with (workdir / "paths.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(script.CSV_HEADER)
+    for label, run in script.compare(VALLEY):
+        mine = [row for row in rows if row["optimizer"] == label]
+        assert [int(row["step"]) for row in mine] == list(range(51))
+        assert [[float(row["x"]), float(row["y"])] for row in mine] == run.path.tolist()
+        assert [float(row["loss"]) for row in mine] == run.losses.tolist()
+        line = next(line for line in out if line.startswith(label))
+        distance = run.path[-1].norm().item()
+        below = [step for step, loss in enumerate(run.losses.tolist()) if loss < 0.01]
+        assert f"  {distance:.2g}  " in line
+        assert re.search(rf" {below[0] if below else '-'}  optimizers", line)
+
+
+def test_leaving_for_infinity_is_a_result_and_the_axes_stay(workdir, capsys):
+    specs = ["wild=optimizers.SGD(lr=1e9)", "away=optimizers.SGD(lr=0.6)", "Adam"]
+    assert run_main("--steps", "60", "--optimizers", *specs, "--csv", "a.csv") == 0
+    out = capsys.readouterr().out
+    runs = dict(script.compare(VALLEY, {"wild": sgd(lr=1e9), "away": sgd(lr=0.6)}, steps=60))
+    assert f"diverged at step {runs['wild'].diverged_at}" in out
+    outside = [abs(y) > 3 or y > 2 for y in runs["away"].path[:, 1].tolist()]
+    assert f"left the window at step {outside.index(True)}" in out
+    figure = script.draw(VALLEY, runs)
+    figure.canvas.draw()
+    assert (figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) == VALLEY.window
+    assert "(diverged)" in figure.axes[1].lines[0].get_label()
+
+
+def test_the_gallery_has_a_panel_per_surface(workdir, capsys):
+    assert run_main("--surface", "all", "--csv", "a.csv") == 0
+    out = capsys.readouterr().out
+    assert all(f"{name}: {surface.lesson}" in out for name, surface in SURFACES.items())
+    header, *rows = (workdir / "a.csv").read_text().splitlines()
+    assert header == "surface,optimizer,step,x,y,loss"
+    assert len(rows) == len(SURFACES) * 5 * 6
+    runs = {name: dict(script.compare(SURFACES[name], steps=3)) for name in SURFACES}
+    figure = script.draw_gallery(runs)
+    assert [axes.get_title() for axes in figure.axes] == list(SURFACES)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(runs["bowl"])
+
+
+def test_a_start_outside_the_window_widens_it(workdir):
+    window = script.window_around(VALLEY, (10.0, 0.0))
+    assert window[0][0] == VALLEY.window[0][0]
+    assert window[0][1] > 10
+    assert window[1] == VALLEY.window[1]
+    assert run_main("--start", "-7.5", "1e1") == 0
+
+
+def test_a_surface_without_a_minimum(workdir, capsys):
+    assert run_main("--surface", "saddle", "--steps", "40") == 0
+    assert " -                -  optimizers.SGD" in capsys.readouterr().out
+    surface = SURFACES["saddle"]
+    figure = script.draw(surface, dict(script.compare(surface)))
+    assert figure.axes[1].get_yscale() == "linear"
+
+
+# ---------------------------------------------------------------- animation
+
+
+def test_the_gif_shows_the_race(workdir):
+    assert run_main("--animate", "race.gif", "--steps", "8") == 0
+    with Image.open(workdir / "race.gif") as movie:
+        assert movie.n_frames >= 8
+        first = movie.convert("RGB").tobytes()
+        movie.seek(movie.n_frames - 1)
+        assert movie.convert("RGB").tobytes() != first
+
+
+def test_each_frame_draws_the_paths_so_far():
+    runs = dict(script.compare(VALLEY, steps=9))
+    movie = script.animate(VALLEY, runs)
+    numbers = list(movie.new_frame_seq())
+    left = movie._fig.axes[0]
+    movie._func(4)
+    paths = [line for line in left.lines if line.get_marker() == "."]
+    assert [len(line.get_xdata()) for line in paths] == [5] * 5
+    assert torch.equal(torch.tensor(paths[0].get_xydata()), runs["SGD"].path[:5])
+    movie._func(numbers[-1])
+    assert len(paths[0].get_xdata()) == 10
+    movie._draw_was_started = True  # it is not to be shown
+
+
+def test_the_page_is_self_contained(workdir):
+    assert run_main("--animate", "race.html", "--steps", "4") == 0
+    page = (workdir / "race.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert page.count("data:image/jpeg;base64,") >= 4
+    for title in ("Play", "Pause"):
+        assert f'title="{title}"' in page
+    assert 'type="range"' in page
+    assert "fa-pause::before" in page
+
+
+def test_an_mp4_without_ffmpeg_is_refused_in_one_line(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(
+        plotting.animation.FFMpegWriter, "isAvailable", classmethod(lambda cls: False)
+    )
+    assert run_main("--animate", "race.mp4") == 2
+    err = capsys.readouterr().err
+    assert "ffmpeg" in err
+    assert err.count("\n") == 1
+    assert list(workdir.iterdir()) == []
+
+
+def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plotting.animation.PillowWriter, "finish", interrupt)
+    assert run_main("--animate", "race.gif", "--steps", "3") == 130
+    assert [path.name for path in workdir.iterdir()] == ["compare_paths.png"]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--surface", "rosenbrok"], "did you mean rosenbrock"),
+        (["--surface", "qqq"], "known: bowl, valley"),
+        (["--start", "nan", "0"], "nan"),
+        (["--start", "1", "inf"], "inf"),
+        (["--start", "1"], "--start"),
+        (["--steps", "0"], "--steps"),
+        (["--noise", "-1"], "--noise"),
+        (["--lr", "0"], "--lr"),
+        (["--lr", "0.1", "--tune"], "--tune"),
+        (["--target", "0"], "--target"),
+        (["--surface", "all", "--start", "0", "0"], "--start"),
+        (["--surface", "all", "--animate", "a.gif"], "--animate"),
+        (["--animate", "a.avi"], "a.avi"),
+        (["--animate", "nowhere/a.gif"], "nowhere"),
+        (["--animate", "a.gif", "--csv", "./a.gif"], "same file"),
+        (["--optimizers", "optimizers.Adamm"], "did you mean Adam"),
+        (["--optimizers", "optimizers.Adam(betas=(1, 1))"], "Invalid betas"),
+        (["--optimizers", "SparseAdam"], "SparseAdam"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
+    assert run_main(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(workdir.iterdir()) == []
