@@ -220,6 +220,16 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def device(text: str) -> str:
+    """A device that torch has here."""
+    try:
+        torch.zeros(1, device=text)
+    except Exception as error:  # torch has many ways to say no
+        reason = describe(error).split(". ")[0]
+        raise argparse.ArgumentTypeError(f"torch has no device {text!r} here: {reason}") from None
+    return text
+
+
 def output_path(text: str) -> Path:
     """A path to write: in a folder that exists and can be written, over no folder or device."""
     path = Path(text)
@@ -280,11 +290,36 @@ class Parser(argparse.ArgumentParser):
             f"package or a file of yours (default: {which})",
         )
 
+    def add_training_options(
+        self, epochs: int, batch_size: int | None, samples: int, noise: float
+    ) -> None:
+        self.add("--epochs", positive_int, epochs, "passes over the data")
+        if batch_size:
+            self.add("--batch-size", positive_int, batch_size, "samples a step, or all there are")
+        self.add("--samples", positive_int, samples, "size of the training set")
+        self.add("--noise", non_negative_float, noise, "standard deviation of y about its curve")
+
+    def add_target(self, target: float) -> None:
+        self.add(
+            "--target",
+            positive_float,
+            target,
+            "mini-batch loss, as a mean over an epoch's worth of steps, whose first step below it "
+            "the table tells",
+        )
+
     def add_common_options(self, default_seed: int, default_output: str) -> None:
         self.add("--seed", seed, default_seed, "fixes all that is random")
         self.add("--output", figure_path, default_output, "the figure; its extension is its format")
         self.add_argument("--csv", type=output_path, help="also write the numbers of the figure")
         self.add_argument("--no-show", action="store_true", help="open no window")
+
+    def check_seeds(self, first: int, count: int) -> None:
+        """Refuse seeds that torch cannot take."""
+        try:
+            seed(str(first + count - 1))
+        except argparse.ArgumentTypeError as error:
+            self.error(f"--seed and --seeds: {error}")
 
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
         """Parse a command line that has the common options."""
@@ -298,6 +333,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+ONE_BY_ONE = "{}: trained net by net, as a stack of nets would not train like each alone"
+
+
+def layout(optimizers: dict[str, Spec], *widths: int) -> str:
+    """Return a format for a table's rows: label and call to the left, the others to the right."""
+    label_width = max(map(len, ["optimizer", *optimizers]))
+    call_width = max(len(spec.call) for spec in optimizers.values())
+    others = "".join(f"  {{:>{width}}}" for width in widths)
+    return f"{{:{label_width}}}  {{:{call_width}}}{others}"
+
+
+def format_quartiles(quartiles: Iterable[float], kind: str) -> str:
+    """Return `median [lower, upper]`, with a dash for infinity."""
+    low, median, high = (format(x, kind) if x < math.inf else "-" for x in map(float, quartiles))
+    return f"{median} [{low}, {high}]"
 
 
 def progress(

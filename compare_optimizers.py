@@ -1,6 +1,7 @@
 """Which optimizer? Train the same net once per optimizer and draw every loss on one figure.
 
-Every optimizer starts from the same weights and sees the same mini-batches in the same order.
+Every optimizer starts from the same weights and sees the same mini-batches in the same order. With
+--seeds, each trains once per seed, and the figure shows the median and the quartiles.
 """
 
 import math
@@ -12,14 +13,15 @@ from typing import NamedTuple
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
 import cli
 import plotting
-from data import make_dataset, make_loader
-from models import Net
-from training import evaluate, steps_to_target, train
+from data import make_dataset, make_loader, stack_datasets
+from models import Net, make_nets
+from training import evaluate, quartiles, steps_to_target, train, train_many
 
 OPTIMIZERS = [
     "SGD",
@@ -38,6 +40,7 @@ Y_TOP = 0.2
 
 EXAMPLES = """\
   python compare_optimizers.py --fit
+  python compare_optimizers.py --seeds 100
   python compare_optimizers.py --optimizers Adam "AdamW(weight_decay=0.1)" "big=SGD(lr=0.5)"
   python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
 """
@@ -90,6 +93,48 @@ def compare(
         yield label, Run(losses, len(loader), evaluate(net, dataset), seconds, net)
 
 
+class SeedRuns(NamedTuple):
+    """One optimizer from many seeds: what `compare_seeds` yields."""
+
+    losses: Tensor  # (steps, seeds), the mini-batch loss before each step
+    steps_per_epoch: int
+    final_losses: Tensor  # (seeds,), infinite where it diverged
+    seconds: float
+    stacked: bool  # all seeds at once, or one by one
+
+
+def compare_seeds(
+    seeds: int,
+    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
+    n_samples: int = N_SAMPLES,
+    noise: float = NOISE,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH_SIZE,
+    seed: int = SEED,
+    progress: Callable[[str], Callable] = lambda label: iter,
+) -> Iterator[tuple[str, SeedRuns]]:
+    """Do what `compare` does for `seed`, `seed + 1`, … at once; yield (label, SeedRuns)."""
+    if optimizers is None:
+        optimizers = cli.parse_optimizers(OPTIMIZERS, LR)
+    numbers = range(seed, seed + seeds)
+    dataset = stack_datasets(make_dataset(n_samples, noise, k) for k in numbers)
+    nets = make_nets(numbers)
+
+    def loader(data: TensorDataset):
+        return make_loader(data, batch_size)
+
+    for label, make_optimizer in optimizers.items():
+        start = time.perf_counter()
+        torch.manual_seed(seed)
+        many = train_many(nets, make_optimizer, dataset, loader, epochs, progress=progress(label))
+        seconds = time.perf_counter() - start
+        final_losses = many.final_losses[0].nan_to_num(math.inf)
+        yield (
+            label,
+            SeedRuns(many.losses[:, 0], len(loader(dataset)), final_losses, seconds, many.stacked),
+        )
+
+
 def draw_losses(axes: Axes, runs: dict[str, Run]) -> None:
     """Draw every run's loss against its steps on `axes`."""
     colors = plotting.colors(runs)
@@ -98,17 +143,36 @@ def draw_losses(axes: Axes, runs: dict[str, Run]) -> None:
         name = f"{label} (diverged)" if run.diverged_at else label
         marker = "." if len(steps) == 1 else ""
         axes.plot(steps, run.losses, label=name, color=colors[label], marker=marker, linewidth=1)
-    axes.set(xlabel="Steps", ylabel="Loss", ylim=(0, y_top(runs)))
-
-
-def y_top(runs: dict[str, Run]) -> float:
-    """Return the top of the loss axis: the tutorial's 0.2, or more where a curve needs it."""
     last_epochs = [
         statistics.median(run.losses[-run.steps_per_epoch :])
         for run in runs.values()
         if not run.diverged_at
     ]
+    axes.set(xlabel="Steps", ylabel="Loss", ylim=(0, y_top(last_epochs)))
+
+
+def y_top(last_epochs: list[float]) -> float:
+    """Return the top of the loss axis, given the loss of each curve in its last epoch.
+
+    It is the tutorial's 0.2, or more where a curve needs it.
+    """
     return max(Y_TOP, 1.2 * max(last_epochs, default=0))
+
+
+def draw_seeds(runs: dict[str, SeedRuns]) -> Figure:
+    """Return the figure of many seeds: each optimizer's median loss and its quartiles."""
+    figure, (axes,) = plotting.new_figure()
+    colors = plotting.colors(runs)
+    last_epochs = []
+    for label, run in runs.items():
+        bands = quartiles(run.losses)
+        steps = range(1, len(run.losses) + 1)
+        plotting.median_band(axes, steps, bands, label, colors[label], linewidth=1)
+        last_epochs.append(bands[1, -run.steps_per_epoch :].median().item())
+    axes.set(xlabel="Steps", ylabel=f"Loss (median and quartiles of {run.losses.shape[1]} seeds)")
+    axes.set(ylim=(0, y_top([loss for loss in last_epochs if loss < math.inf])))
+    plotting.legend(figure, axes.lines)
+    return figure
 
 
 def draw_fit(axes: Axes, runs: dict[str, Run], dataset: TensorDataset) -> None:
@@ -140,20 +204,28 @@ def table_row(run: Run, target: float) -> tuple[str, str, str]:
     return loss, str(steps or "-"), f"{run.seconds:.2f}"
 
 
+def seeds_table_row(runs: SeedRuns, target: float) -> tuple[str, str, str, str]:
+    """Return median and quartiles of loss and steps, share diverged and seconds, as shown."""
+    reached = [
+        steps_to_target(losses, target, runs.steps_per_epoch) for losses in runs.losses.T.tolist()
+    ]
+    steps = torch.tensor([math.inf if step is None else step for step in reached])
+    return (
+        cli.format_quartiles(quartiles(runs.final_losses), ".5f"),
+        cli.format_quartiles(quartiles(steps), ".0f"),
+        f"{runs.final_losses.isinf().double().mean():.0%}",
+        f"{runs.seconds:.2f}",
+    )
+
+
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, EXAMPLES)
     parser.add_optimizers(OPTIMIZERS, "the tutorial's four")
-    parser.add("--epochs", cli.positive_int, EPOCHS, "passes over the data")
-    parser.add("--batch-size", cli.positive_int, BATCH_SIZE, "samples a step, or all there are")
     parser.add("--lr", cli.positive_float, LR, "learning rate where a SPEC names none")
-    parser.add("--samples", cli.positive_int, N_SAMPLES, "size of the training set")
-    parser.add("--noise", cli.non_negative_float, NOISE, "standard deviation of y about its curve")
-    parser.add(
-        "--target",
-        cli.positive_float,
-        TARGET,
-        "mini-batch loss, as a mean over an epoch's "
-        "worth of steps, whose first step below it the table tells",
+    parser.add_training_options(EPOCHS, BATCH_SIZE, N_SAMPLES, NOISE)
+    parser.add_target(TARGET)
+    parser.add_argument(
+        "--seeds", type=cli.positive_int, help="train from so many seeds, from --seed on"
     )
     parser.add_argument(
         "--fit", action="store_true", help="also draw the data and the nets' curves"
@@ -165,19 +237,21 @@ def make_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse(argv)
+    if args.fit and args.seeds:
+        parser.error("--fit shows the nets of one seed: leave out --seeds")
     try:
+        parser.check_seeds(args.seed, args.seeds or 1)
         dataset = make_dataset(args.samples, args.noise, args.seed)
         one_sample = TensorDataset(*dataset[:1])
         optimizers = cli.parse_optimizers(args.optimizers, args.lr)
         cli.try_optimizers(optimizers, lambda one: list(compare(one, one_sample, epochs=1)))
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
+    if args.seeds:
+        return main_seeds(args, optimizers)
 
-    label_width = max(map(len, ["optimizer", *optimizers]))
-    call_width = max(len(spec.call) for spec in optimizers.values())
-    layout = f"{{:{label_width}}}  {{:{call_width}}}  {{:>18}}  {{:>14}}  {{:>7}}"
+    layout = cli.layout(optimizers, 18, 14, 7)
     print(layout.format("optimizer", "call", "loss", f"steps to {args.target:g}", "seconds"))
-
     runs, interrupted = {}, False
     settings = args.epochs, args.batch_size, args.seed
     try:
@@ -197,6 +271,40 @@ def main(argv: list[str] | None = None) -> int:
         for step, loss in enumerate(run.losses, start=1)
     )
     return cli.finish(args, figure, CSV_HEADER, rows, interrupted)
+
+
+def main_seeds(args: cli.argparse.Namespace, optimizers: dict[str, cli.Spec]) -> int:
+    """Do the work of `main` for many seeds."""
+    layout = cli.layout(optimizers, 27, 17, 8, 7)
+    target = f"steps to {args.target:g}"
+    print(layout.format("optimizer", "call", "loss [quartiles]", target, "diverged", "seconds"))
+    runs, interrupted = {}, False
+    settings = args.samples, args.noise, args.epochs, args.batch_size, args.seed
+    try:
+        for label, run in compare_seeds(args.seeds, optimizers, *settings, cli.progress):
+            runs[label] = run
+            row = seeds_table_row(run, args.target)
+            print(layout.format(label, optimizers[label].call, *row), flush=True)
+            if not run.stacked:
+                print(cli.ONE_BY_ONE.format(label))
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        interrupted = True
+
+    rows = (
+        (label, args.seed + k, step, loss)
+        for label, run in runs.items()
+        for k, losses in enumerate(run.losses.T.tolist())
+        for step, loss in enumerate(until_diverged(losses), start=1)
+    )
+    return cli.finish(args, draw_seeds(runs), CSV_HEADER, rows, interrupted)
+
+
+def until_diverged(losses: list[float]) -> list[float]:
+    """Return the losses up to the first that is not finite, as `train` does."""
+    ends = (step for step, loss in enumerate(losses, start=1) if not math.isfinite(loss))
+    return losses[: next(ends, len(losses))]
 
 
 if __name__ == "__main__":

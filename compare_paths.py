@@ -191,7 +191,8 @@ def draw_losses(
         lines += axes.plot(height, color=colors[label], label=name)
     axes.set(xlabel="Steps", ylabel="Loss", ylim=(low, high))
     if floor is not None:
-        axes.set(yscale="log", ylabel="Loss above the minimum", ylim=(1e-8 * high, 2 * high))
+        plotting.log_scale(axes.yaxis)
+        axes.set(ylabel="Loss above the minimum", ylim=(1e-8 * high, 2 * high))
     return lines
 
 

@@ -1,6 +1,6 @@
 """The synthetic data, and the mini-batches it is served in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,6 +19,12 @@ def make_dataset(n_samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Te
     y = x**2 + noise * torch.randn(x.shape, generator=generator)
     rows = torch.randperm(n_samples, generator=generator)
     return TensorDataset(x[rows], y[rows])
+
+
+def stack_datasets(datasets: Iterable[TensorDataset]) -> TensorDataset:
+    """Return datasets of x and y (samples, 1) as columns of one: x and y (samples, datasets, 1)."""
+    columns = zip(*(dataset.tensors for dataset in datasets), strict=True)
+    return TensorDataset(*(torch.stack(tensors, 1) for tensors in columns))
 
 
 class ShuffledBatches(Sampler[Tensor]):

@@ -9,8 +9,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib import animation, color_sequences
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
 
 # Ten colours that people with any colour vision can tell apart (Petroff 2021, arXiv:2107.02270).
 PALETTE = color_sequences["petroff10"]
@@ -38,13 +41,38 @@ def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each label: its own if it has one, else the next one nobody has."""
+    """Return a colour for each label: its own, or else one that no label here has.
+
+    Colours that belong to no optimizer are given out first.
+    """
     labels = list(labels)
     taken = {COLORS[label] for label in labels if label in COLORS}
-    free = [color for color in PALETTE if color not in taken] or list(PALETTE)
+    free = sorted((c for c in PALETTE if c not in taken), key=list(COLORS.values()).__contains__)
     others = [label for label in labels if label not in COLORS]
-    rest = {label: free[i % len(free)] for i, label in enumerate(others)}
-    return {label: COLORS.get(label) or rest[label] for label in labels}
+    given = {label: (free or PALETTE)[i % len(free or PALETTE)] for i, label in enumerate(others)}
+    return {label: COLORS.get(label) or given[label] for label in labels}
+
+
+def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks: `subs` times powers of ten."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())  # drawing them would take longer than all the rest
+
+
+def median_band(
+    axes: Axes,
+    x: Sequence[float],
+    quartiles: Tensor,
+    label: str,
+    color: str,
+    linewidth: float = 1.5,
+) -> None:
+    """Draw the median and a band between the quartiles: `quartiles` (3, n) over x (n,)."""
+    low, median, high = quartiles.clamp(max=1e30)  # infinity, out of sight
+    axes.plot(x, median, label=label, color=color, linewidth=linewidth)
+    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def legend(figure: Figure, lines: Sequence[Line2D]) -> None:

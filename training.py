@@ -1,10 +1,13 @@
-"""The training loop, and what is read off it."""
+"""The training loops: one net, many nets at once, a point on a surface."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
@@ -37,6 +40,153 @@ def train(
             if not math.isfinite(losses[-1]):
                 return losses
     return losses
+
+
+class Many(NamedTuple):
+    """Many trainings. A net whose loss stopped being finite has no finite loss from there on."""
+
+    losses: Tensor  # (steps, rates, seeds), the mini-batch loss before each step
+    final_losses: Tensor  # (rates, seeds), over the whole training set, after training
+    parameters: Tensor  # (rates, seeds, parameters of a net), trained
+    stacked: bool  # or one by one
+
+
+def train_many(
+    nets: list[nn.Module],
+    make_optimizer: Callable[..., Optimizer],
+    dataset: TensorDataset,
+    make_loader: Callable[[TensorDataset], DataLoader],
+    epochs: int,
+    lrs: list[float] | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Many:
+    """Train every net, at every learning rate if `lrs` are given: all at once if that is the same.
+
+    `nets` have one shape and a start of their own each; x and y of `dataset` are (samples, seeds,
+    features), a column of samples for each net. Every call of `make_loader` has to serve the same
+    mini-batches. The nets themselves are left as they are.
+    """
+    how = make_optimizer, dataset, make_loader
+    if can_stack(nets, *how, lrs):
+        return train_stack(nets, *how, epochs, lrs, progress)
+    return train_one_by_one(nets, *how, epochs, lrs, progress)
+
+
+def can_stack(nets, make_optimizer, dataset, make_loader, lrs=None) -> bool:
+    """Tell whether a stack of nets trains as each does alone, by trying: two nets, three steps.
+
+    It does if vmap can run the net and the optimizer treats every element alone.
+    """
+    small = TensorDataset(*(tensor[:32, :2] for tensor in dataset.tensors))
+    middle = lrs and lrs[len(lrs) // 2 :][:2]
+    how = nets[:2], make_optimizer, small, lambda data: list(make_loader(data))[:1], 3, middle
+    try:
+        together = train_stack(*how).parameters
+    except Exception:  # whatever vmap or an optimizer may raise
+        return False
+    apart = train_one_by_one(*how).parameters
+    starts = [nn.utils.parameters_to_vector(net.parameters()) for net in nets[:2]]
+    moved = apart - torch.stack(starts).detach()
+    return bool((together - apart).norm() <= 0.01 * moved.norm())
+
+
+def train_stack(
+    nets, make_optimizer, dataset, make_loader, epochs, lrs=None, progress=iter
+) -> Many:
+    """Train as `train_many` does, all nets and rates at once.
+
+    One forward pass runs every net, one backward pass of the summed losses gives each its own
+    gradient. All parameters are one matrix with a row for each net; the optimizer has one param
+    group for each rate, whose one parameter is that rate's rows. So a step costs little more than
+    for a single net.
+    """
+    n_rates = len(lrs or [None])
+    starts, buffers = stack_module_state(nets)
+    matrix = torch.cat([start.detach().reshape(len(nets), -1) for start in starts.values()], 1)
+    matrix = matrix.repeat(n_rates, 1)
+    columns = matrix.split([start[0].numel() for start in starts.values()], 1)
+    weights = {  # views of the matrix, in the shapes that the net knows
+        name: column.view(-1, *start.shape[1:]).requires_grad_()
+        for (name, start), column in zip(starts.items(), columns, strict=True)
+    }
+    buffers = {name: torch.cat([buffer] * n_rates) for name, buffer in buffers.items()}
+    rows = matrix.unflatten(0, (n_rates, len(nets))).unbind()
+    groups = [{"params": [row]} for row in rows]
+    for group, lr in zip(groups, lrs or [], strict=bool(lrs)):
+        group["lr"] = lr
+    optimizer = make_optimizer(groups)
+
+    def predict_one(weights: dict, buffers: dict, x: Tensor) -> Tensor:
+        return functional_call(nets[0], weights | buffers, (x,))
+
+    predict = vmap(predict_one, in_dims=(0, 0, 1), out_dims=1)
+
+    def squares(x: Tensor, y: Tensor) -> Tensor:
+        """Return the squared errors (samples, nets, outputs); x and y serve every rate."""
+        x, y = (torch.cat([tensor] * n_rates, 1) for tensor in (x, y))
+        return (predict(weights, buffers, x) - y).square()
+
+    def closure() -> Tensor:
+        loss = squares(x, y).mean((0, 2))
+        grads = torch.autograd.grad(loss.sum(), list(weights.values()))
+        grads = torch.cat([grad.reshape(len(matrix), -1) for grad in grads], 1)
+        for row, grad in zip(rows, grads.unflatten(0, (n_rates, len(nets))), strict=True):
+            row.grad = grad
+        losses.append(loss.detach())
+        return loss.sum().detach()
+
+    losses = []
+    loader = make_loader(dataset)
+    for _ in progress(range(epochs)):
+        for x, y in loader:  # noqa: B007 (the closure reads them)
+            optimizer.step(closure)
+    with torch.no_grad():  # in parts, for the sake of memory
+        parts = zip(*(tensor.split(16) for tensor in dataset.tensors), strict=True)
+        total = sum(squares(x, y).sum(0) for x, y in parts).mean(1)
+    shape = n_rates, len(nets)
+    return Many(
+        torch.stack(losses).unflatten(1, shape),
+        (total / len(dataset)).unflatten(0, shape),
+        matrix.unflatten(0, shape),
+        stacked=True,
+    )
+
+
+def train_one_by_one(
+    nets, make_optimizer, dataset, make_loader, epochs, lrs=None, progress=iter
+) -> Many:
+    """Train as `train_many` does, one net after the other."""
+    runs = [(lr, k) for lr in lrs or [None] for k in range(len(nets))]
+    losses, finals, parameters = [], [], []
+    for number in progress(range(len(runs))):
+        lr, k = runs[number]
+        net = copy.deepcopy(nets[k])
+        group = {"params": list(net.parameters())} | ({} if lr is None else {"lr": lr})
+        loader = make_loader(dataset)
+        losses.append(train(net, make_optimizer([group]), Column(loader, k), epochs))
+        finals.append(evaluate(net, TensorDataset(*(tensor[:, k] for tensor in dataset.tensors))))
+        parameters.append(nn.utils.parameters_to_vector(net.parameters()).detach())
+    n_steps = epochs * len(loader)
+    padded = torch.full((len(runs), n_steps), math.nan)
+    for row, history in zip(padded, losses, strict=True):
+        row[: len(history)] = torch.tensor(history)
+    shape = len(lrs or [None]), len(nets)
+    return Many(
+        padded.T.unflatten(1, shape),
+        torch.tensor(finals).unflatten(0, shape),
+        torch.stack(parameters).unflatten(0, shape),
+        stacked=False,
+    )
+
+
+class Column:
+    """The mini-batches of a loader that belong to its k-th net."""
+
+    def __init__(self, loader: Iterable[tuple[Tensor, Tensor]], k: int):
+        self.loader, self.k = loader, k
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((x[:, self.k], y[:, self.k]) for x, y in self.loader)
 
 
 def descend(
@@ -93,3 +243,14 @@ def steps_to_target(losses: list[float], target: float, window: int) -> int | No
     means = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(1)
     below = (means < target).nonzero()
     return int(below[0]) + window if len(below) else None
+
+
+def quartiles(values: Tensor) -> Tensor:
+    """Return the lower quartile, median and upper quartile (3, ...) over the last dimension.
+
+    Values that are not finite count as infinite: worse than any other.
+    """
+    # quantile() would interpolate between infinities to nan.
+    finite = values.double().nan_to_num(math.inf).clamp(max=1e300)
+    result = finite.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=-1)
+    return result.masked_fill(result > 1e200, math.inf)

@@ -16,12 +16,13 @@ import torch
 from torch.utils.data import DataLoader
 
 import cli
+from compare_learning_rates import LR_COUNT, LR_RANGE, learning_rates
 from compare_optimizers import BATCH_SIZE, EPOCHS, LR, OPTIMIZERS
-from data import make_dataset, make_loader
-from models import Net
-from training import train
+from data import make_dataset, make_loader, stack_datasets
+from models import Net, make_nets
+from training import train, train_many
 
-SCRIPT = Path(__file__).resolve().parents[1] / "compare_optimizers.py"
+ROOT = Path(__file__).resolve().parents[1]
 IMPORT_FLOOR = """
 import torch
 import matplotlib
@@ -74,6 +75,37 @@ def textbook_loop(net, optimizer, loader, epochs):
     return losses
 
 
+def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> None:
+    """Train the tutorial's four from every seed, at every rate: the data and nets included."""
+    seeds = range(n_seeds)
+    dataset = stack_datasets(make_dataset(seed=seed) for seed in seeds)
+    specs = cli.parse_optimizers(OPTIMIZERS, None if lrs else LR)
+    for make_optimizer in specs.values():
+        train_many(make_nets(seeds), make_optimizer, dataset, make_loader, EPOCHS, lrs)
+
+
+def compare_stacks(plain: Callable[[], object]) -> None:
+    """Print what a training costs among many, against the plain loop, timed in turn with it."""
+    lrs = learning_rates(*LR_RANGE, LR_COUNT)
+    for n_seeds, rates in ((1, None), (10, None), (100, None), (1000, None), (100, lrs)):
+        trainings = 4 * n_seeds * len(rates or [None])
+        pairs = [
+            (seconds(plain) / 4, seconds(lambda: train_stacks(n_seeds, rates))) for _ in range(3)
+        ]
+        stack = statistics.median(pair[1] for pair in pairs)
+        ratio = statistics.median(one / (many / trainings) for one, many in pairs)
+        name = f"{n_seeds} seeds × 4 optimizers" + (f" × {len(rates)} rates" if rates else "")
+        print(f"{name}: {stack:.2f} s, a training {ratio:.0f} times cheaper", flush=True)
+
+
+MEMORY = """
+import resource
+from benchmarks.speed import LR_RANGE, learning_rates, train_stacks
+train_stacks(1000, learning_rates(*LR_RANGE, 9))
+print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+"""
+
+
 def main() -> None:
     dataset = make_dataset()
 
@@ -90,7 +122,7 @@ def main() -> None:
     train_all(ours)  # warm
     with tempfile.TemporaryDirectory() as folder:
         figure = str(Path(folder, "figure.png"))
-        run = process(str(SCRIPT), "--no-show", "--output", figure)
+        run = process(str(ROOT / "compare_optimizers.py"), "--no-show", "--output", figure)
         floor = process("-c", IMPORT_FLOOR.replace("floor.png", str(Path(folder, "floor.png"))))
         compare("default run", run, "import floor", floor, pairs=9)
     compare("our loader", serve(ours()), "default collation", serve(textbook()), pairs=9)
@@ -108,6 +140,9 @@ def main() -> None:
         lambda: train_all(lambda: textbook(2), textbook_loop, epochs=1),
         pairs=3,
     )
+    compare_stacks(lambda: train_all(ours))
+    print("peak memory of 1000 seeds × 4 optimizers × 9 rates:", end=" ", flush=True)
+    subprocess.run([sys.executable, "-c", MEMORY], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

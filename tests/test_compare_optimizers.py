@@ -166,14 +166,20 @@ def test_the_figure_is_the_tutorials(tutorial):
 
 
 def test_the_loss_axis_grows_only_when_it_must():
-    def run(losses, final=0.0):
-        return script.Run(losses, 2, final, 0.0, Net())
+    assert script.y_top([]) == 0.2
+    assert script.y_top([0.1, 0.16]) == 0.2
+    assert script.y_top([0.1, 3.0]) == pytest.approx(3.6)
 
-    assert script.y_top({}) == 0.2
-    assert script.y_top({"a": run([9, 9, 0.1, 0.1])}) == 0.2
-    assert script.y_top({"a": run([0.1, 0.1, 2, 4]), "b": run([1, 1])}) == pytest.approx(3.6)
-    assert script.y_top({"a": run([5, 5, math.inf])}) == 0.2
-    assert script.y_top({"a": run([5, 5], final=math.nan)}) == 0.2
+    def top(**runs):
+        figure = script.draw(
+            {k: script.Run(v, 2, final, 0.0, Net()) for k, (v, final) in runs.items()}
+        )
+        return figure.axes[0].get_ylim()[1]
+
+    assert top(a=([9, 9, 0.1, 0.1], 0)) == 0.2  # only the last epoch counts,
+    assert top(a=([0.1, 0.1, 2, 4], 0), b=([1, 1], 0)) == pytest.approx(3.6)  # by its median,
+    assert top(a=([5, 5, math.inf], 0), b=([0.1, 0.1], 0)) == 0.2  # of what did not diverge
+    assert top(a=([5, 5], math.nan)) == 0.2
 
 
 def test_fit_adds_the_data_and_each_nets_curve(tutorial):
@@ -217,6 +223,44 @@ def test_the_settings_are_the_tutorials():
     assert [getattr(script, name) for name in names] == [12, 32, 1000, 0.1, 0.02]
 
 
+# ---------------------------------------------------------------- many seeds
+
+
+@pytest.mark.parametrize("spec", ["Momentum", "Adam", "LBFGS(max_iter=2)"])
+def test_each_of_many_seeds_has_the_numbers_it_has_alone(spec, workdir):
+    assert run_main("--optimizers", spec, "--seeds", "3", "--seed", "5", "--csv", "many.csv") == 0
+    many = read_csv("many.csv")
+    for seed in ("5", "6", "7"):
+        assert run_main("--optimizers", spec, "--seed", seed, "--csv", "one.csv") == 0
+        mine = [float(row["loss"]) for row in many if row["seed"] == seed]
+        assert mine == pytest.approx([float(row["loss"]) for row in read_csv("one.csv")], rel=1e-3)
+
+
+def test_the_table_and_figure_of_many_seeds(workdir, capsys):
+    assert run_main("--seeds", "5", "--optimizers", "SGD", "wild=SGD(lr=1e9)") == 0
+    out = capsys.readouterr().out.splitlines()
+    runs = dict(script.compare_seeds(5, {"SGD": MAKERS["SGD"]}, n_samples=64, epochs=2))
+    low, median, high = statistics.quantiles(
+        runs["SGD"].final_losses.tolist(), n=4, method="inclusive"
+    )
+    assert f"{median:.5f} [{low:.5f}, {high:.5f}]" in out[1]
+    assert "0%" in out[1]
+    assert "- [-, -]" in out[2]
+    figure = script.draw_seeds(runs)
+    (line,) = figure.axes[0].lines
+    expected = runs["SGD"].losses.median(1).values
+    torch.testing.assert_close(torch.tensor(line.get_ydata()), expected, check_dtype=False)
+    assert figure.axes[0].get_ylim() == (0, script.y_top([expected[-2:].median().item()]))
+
+
+def test_a_seed_that_diverges_ends_there(workdir):
+    specs = ["--optimizers", "SGD(lr=1e9)", "--epochs", "12"]
+    assert run_main("--seeds", "2", *specs, "--csv", "many.csv") == 0
+    assert run_main(*specs, "--csv", "one.csv") == 0
+    mine = [row for row in read_csv("many.csv") if row["seed"] == "0"]
+    assert len(mine) == len(read_csv("one.csv"))
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -257,6 +301,9 @@ def test_the_settings_are_the_tutorials():
         (["--csv", "nowhere/a.csv"], "nowhere/a.csv"),
         (["--csv", "."], "'.'"),
         (["--output", "a.png", "--csv", "./a.png"], "the same file"),
+        (["--seeds", "0"], "--seeds"),
+        (["--seeds", "2", "--seed", str(2**64 - 1)], "--seeds"),
+        (["--seeds", "2", "--fit"], "--fit"),
         (["--colour", "red"], "--colour"),
         (["stray"], "stray"),
     ],

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import make_dataset, make_loader
+from data import make_dataset, make_loader, stack_datasets
 
 
 def test_dataset_is_the_tutorials():
@@ -68,3 +68,12 @@ def test_loading_leaves_the_global_generator_alone():
 
 def test_a_batch_size_beyond_any_tensor_gives_the_full_batch():
     assert [len(x) for x, _ in make_loader(make_dataset(10), 2**63 - 1)] == [10]
+
+
+def test_stacked_datasets_keep_each_in_its_column():
+    datasets = [make_dataset(30, seed=seed) for seed in range(3)]
+    x, y = stack_datasets(datasets).tensors
+    assert x.shape == y.shape == (30, 3, 1)
+    for k, dataset in enumerate(datasets):
+        assert torch.equal(x[:, k], dataset.tensors[0])
+        assert torch.equal(y[:, k], dataset.tensors[1])

@@ -2,7 +2,7 @@
 
 import torch
 
-from models import Net
+from models import Net, make_nets
 
 
 def test_net_is_linear_relu_linear_with_the_tutorials_names():
@@ -22,3 +22,10 @@ def test_net_is_linear_relu_linear_with_the_tutorials_names():
 
 def test_sizes_can_be_chosen():
     assert Net(n_features=3, n_hidden=5, n_outputs=2)(torch.randn(4, 3)).shape == (4, 2)
+
+
+def test_make_nets_starts_each_right_after_its_seed():
+    for seed, net in zip((5, 6), make_nets((5, 6)), strict=True):
+        torch.manual_seed(seed)
+        expected = Net().state_dict()
+        assert all(torch.equal(expected[name], value) for name, value in net.state_dict().items())

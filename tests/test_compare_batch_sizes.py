@@ -1,0 +1,145 @@
+"""Batch, stochastic and mini-batch gradient descent against loops written out."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+import cli
+import compare_batch_sizes as script
+from data import make_dataset, make_loader
+from models import Net
+
+FAST = ["--no-show", "--epochs", "2", "--samples", "64"]
+
+
+def run_main(*words):
+    try:
+        return script.main([*FAST, *words])
+    except SystemExit as stop:
+        return stop.code
+
+
+def loss_of(net, dataset):
+    x, y = dataset.tensors
+    with torch.no_grad():
+        return torch.nn.functional.mse_loss(net(x), y).item()
+
+
+@pytest.mark.parametrize("batch_size", [100, 16, 1])
+def test_losses_are_those_of_a_plain_loop(batch_size):
+    dataset = make_dataset(100)
+    ((_, run),) = script.compare(
+        cli.parse_optimizer("Adam", 0.01), (batch_size,), dataset, epochs=3
+    )
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.9, 0.99))
+    loader, expected, updates = make_loader(dataset, batch_size), [loss_of(net, dataset)], 0
+    for _ in range(3):
+        for x, y in loader:
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(net(x), y).backward()
+            optimizer.step()
+            updates += 1
+        expected.append(loss_of(net, dataset))
+    assert run.losses == expected
+    assert run.updates_per_epoch == updates / 3
+    assert run.seconds[0] == 0
+    assert run.seconds == sorted(run.seconds)
+    assert len(run.seconds) == 4
+
+
+def test_every_batch_size_starts_at_the_same_loss():
+    runs = dict(script.compare(batch_sizes=(64, 8, 1), dataset=make_dataset(64), epochs=1))
+    assert len({run.losses[0] for run in runs.values()}) == 1
+    assert [run.updates_per_epoch for run in runs.values()] == [1, 8, 64]
+
+
+def test_gradient_noise_is_that_of_sampling_without_replacement():
+    torch.manual_seed(0)
+    net, dataset = Net(), make_dataset(1000)
+    each = torch.stack([script.gradient(net, *dataset[i : i + 1]) for i in range(1000)])
+    full = each.mean(0)
+    torch.testing.assert_close(full, script.gradient(net, *dataset.tensors), rtol=1e-3, atol=1e-5)
+    variance = (each - full).square().sum(1).mean()
+    for batch_size in (1, 4, 32, 250):
+        share = (1000 - batch_size) / 999 / batch_size
+        expected = (variance * share).sqrt().item() / full.norm().item()
+        noise = script.gradient_noise(net, dataset, batch_size)
+        assert noise == pytest.approx(expected, rel=0.15)
+    assert script.gradient_noise(net, dataset, 1000) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_names_of_the_lesson():
+    names = [script.name_of(size, 1000) for size in (1000, 32, 1)]
+    assert names == ["BGD (1000)", "MBGD (32)", "SGD (1)"]
+
+
+def test_the_table_the_figure_and_the_csv(workdir, capsys):
+    assert run_main("--csv", "a.csv") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line[:10].strip() for line in out[2:5]] == ["BGD (64)", "MBGD (32)", "SGD (1)"]
+    assert [line.split()[2] for line in out[2:5]] == ["1", "2", "64"]
+    assert (workdir / "compare_batch_sizes.png").exists()
+    with (workdir / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(script.CSV_HEADER)
+    runs = dict(script.compare(batch_sizes=(64, 32, 1), dataset=make_dataset(64), epochs=2))
+    for size, run in runs.items():
+        mine = [row for row in rows if row["batch_size"] == str(size)]
+        assert [float(row["loss"]) for row in mine] == run.losses
+        assert [row["epoch"] for row in mine] == ["0", "1", "2"]
+    figure = script.draw(runs, 64)
+    by_epoch, by_second = figure.axes
+    for i, (size, run) in enumerate(runs.items()):
+        assert by_epoch.lines[i].get_label() == script.name_of(size, 64)
+        assert list(by_epoch.lines[i].get_ydata()) == run.losses
+        assert list(by_second.lines[i].get_xdata()) == run.seconds
+    assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == ("Epochs", "Seconds of training")
+
+
+def test_a_diverging_run_is_a_result(workdir, capsys):
+    assert run_main("--optimizer", "SGD(lr=1e6)", "--epochs", "9") == 0
+    assert capsys.readouterr().out.count("diverged at step") == 3
+    runs = dict(script.compare(lambda p: torch.optim.SGD(p, lr=1e6), (8,), make_dataset(64)))
+    assert runs[8].diverged_at <= 8
+    assert len(runs[8].losses) == 2
+    assert not math.isfinite(runs[8].losses[-1])
+
+
+def test_an_interruption_saves_what_is_finished(workdir, capsys, monkeypatch):
+    whole = script.compare
+
+    def compare(*args, **kwargs):
+        for i, item in enumerate(whole(*args, **kwargs)):
+            if i == 1:
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(script, "compare", compare)
+    assert run_main("--csv", "a.csv") == 130
+    assert (workdir / "a.csv").read_text().count("\n") == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch-sizes", "0"], "--batch-sizes"),
+        (["--batch-sizes", "half"], "half"),
+        (["--batch-sizes"], "--batch-sizes"),
+        (["--batch-sizes", "full", "64"], "twice"),
+        (["--batch-sizes", "99", "64"], "twice"),
+        (["--optimizer", "Adma"], "did you mean"),
+        (["--optimizer", "Muon"], "Muon only supports 2D"),
+        (["--lr", "0"], "--lr"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
+    assert run_main(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(workdir.iterdir()) == []
