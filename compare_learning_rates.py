@@ -156,13 +156,13 @@ def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
         widths = {label: good_region(sweep) for label, sweep in sweeps.items()}
         widest = [label for label in widths if widths[label] > max(widths.values()) - 0.01]
         sentences.append(
-            f"Most forgiving of a badly chosen rate: {' and '.join(widest)}, within {GOOD:g} times "
-            f"its best loss over {max(widths.values()):.1f} decades."
+            f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD:g} times "
+            f"the best loss over {max(widths.values()):.1f} decades."
         )
     ends = [label for label, sweep in sweeps.items() if sweep.best in (0, len(sweep.lrs) - 1)]
     if ends:
         sentences.append(
-            f"The best rate lies at an end of the grid for {' and '.join(ends)}: a wider "
+            f"The best rate lies at an end of the grid for {', '.join(ends)}: a wider "
             "--lr-range may hold a better one."
         )
     return sentences

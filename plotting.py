@@ -55,7 +55,7 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
 
 def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
     """Make an axis logarithmic, with plain numbers at its ticks: `subs` times powers of ten."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())  # drawing them would take longer than all the rest

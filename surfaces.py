@@ -117,7 +117,7 @@ SURFACES = {
         rastrigin,
         window=((-5.12, 5.12), (-5.12, 5.12)),
         start=(-3.3, 2.7),
-        lesson="A local minimum in every unit square: only momentum or large steps get past some.",
+        lesson="A local minimum near every whole point: small steps end in the first of them.",
         source="Rastrigin, Systems of Extremal Control, 1974; Mühlenbein et al., 1991",
         minima=((0, 0),),
     ),

@@ -114,8 +114,8 @@ def test_the_sentences_follow_from_the_numbers():
     ties, forgiving, ends = script.conclusions(sweeps)
     assert "narrow and wide" in ties
     assert "worse" not in ties
-    assert "rate: wide, within 1.5 times its best loss over 2.0 decades" in forgiving
-    assert "wide and worse" in ends
+    assert "rate: wide, within 1.5 times the best loss over 2.0 decades" in forgiving
+    assert "wide, worse" in ends
     assert "narrow" not in ends
     sweeps["narrow"] = sweep([5.0, 2.0, 5.0], spread=0.01)
     assert script.conclusions(sweeps)[0].endswith(": none.")

@@ -1,5 +1,6 @@
 """Our optimizers against torch.optim, and against facts about the formulas."""
 
+import contextlib
 import copy
 import inspect
 import io
@@ -19,20 +20,29 @@ NAMES = [name for name in optimizers.__all__ if name != "UpdateRule"]
 SPEED_SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
 
 
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(autouse=True)
 def _float64():
     """Float64 as the default too: or torch keeps some scalars of NAdam and ASGD in float32."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    with default_dtype(torch.float64):
+        yield
 
 
-def run_steps(make_optimizer, steps=26, seed=0, absent=0.0):
+@default_dtype(torch.float64)
+def run_steps(make_optimizer, steps=26, seed=0, absent=0.0, dtype=torch.float64):
     """Return all parameters after each step: a net's, a scalar and a 3-d block.
 
     Their gradients come from a regression and from functions of curvature far from 1; each is
     missing in a share `absent` of the steps.
     """
+    torch.set_default_dtype(dtype)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     net = Net(2, 4, 1)
@@ -248,11 +258,10 @@ def test_param_groups_have_their_own_hyperparameters(name):
 
 
 def test_float32_stays_float32():
-    torch.set_default_dtype(torch.float32)
     for name in NAMES:
-        path = run_steps(of_ours(name))
-        assert path.dtype == torch.float32
-        torch.testing.assert_close(path, run_steps(of_torch(name)), rtol=1e-4, atol=1e-5)
+        ours, torchs = (run_steps(of(name), dtype=torch.float32) for of in (of_ours, of_torch))
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
 
 
 def test_float64_parameters_are_exact_under_a_float32_default():
