@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -377,6 +378,10 @@ def progress(
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     return steps
+
+
+# Many nets advance by an epoch of all, or one by one by a net.
+progress_of_many = partial(progress, unit="part")
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:

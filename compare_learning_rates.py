@@ -18,7 +18,7 @@ import cli
 import plotting
 from data import make_dataset, make_loader, stack_datasets
 from models import make_nets
-from training import quartiles, steps_to_target, train_many
+from training import quartiles, quartiles_of_steps, train_many
 
 OPTIMIZERS = [
     "SGD",
@@ -226,14 +226,12 @@ def draw(sweeps: dict[str, Sweep]) -> Figure:
 
 def table_row(sweep: Sweep, target: float) -> tuple[str, ...]:
     """Return best rate, loss there, good region, steps to target and divergence, as shown."""
-    histories = sweep.losses[:, sweep.best].T.tolist()
-    reached = [steps_to_target(losses, target, sweep.steps_per_epoch) for losses in histories]
-    steps = torch.tensor([math.inf if step is None else step for step in reached])
+    steps = quartiles_of_steps(sweep.losses[:, sweep.best], target, sweep.steps_per_epoch)
     return (
         f"{sweep.lrs[sweep.best]:.3g}",
         cli.format_quartiles(quartiles(sweep.final_losses[sweep.best]), ".5f"),
         f"{good_region(sweep):.1f}",
-        cli.format_quartiles(quartiles(steps), ".0f"),
+        cli.format_quartiles(steps, ".0f"),
         f"{sweep.final_losses.isinf().double().mean():.0%}",
         f"{sweep.seconds:.2f}",
     )
@@ -284,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = args.epochs, args.batch_size, args.samples, args.noise, args.device
     try:
         for label, sweep in compare(
-            optimizers, lrs, args.seeds, args.seed, *settings, cli.progress
+            optimizers, lrs, args.seeds, args.seed, *settings, cli.progress_of_many
         ):
             sweeps[label] = sweep
             row = table_row(sweep, args.target)

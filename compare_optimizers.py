@@ -21,7 +21,14 @@ import cli
 import plotting
 from data import make_dataset, make_loader, stack_datasets
 from models import Net, make_nets
-from training import evaluate, quartiles, steps_to_target, train, train_many
+from training import (
+    evaluate,
+    quartiles,
+    quartiles_of_steps,
+    steps_to_target,
+    train,
+    train_many,
+)
 
 OPTIMIZERS = [
     "SGD",
@@ -206,13 +213,10 @@ def table_row(run: Run, target: float) -> tuple[str, str, str]:
 
 def seeds_table_row(runs: SeedRuns, target: float) -> tuple[str, str, str, str]:
     """Return median and quartiles of loss and steps, share diverged and seconds, as shown."""
-    reached = [
-        steps_to_target(losses, target, runs.steps_per_epoch) for losses in runs.losses.T.tolist()
-    ]
-    steps = torch.tensor([math.inf if step is None else step for step in reached])
+    steps = quartiles_of_steps(runs.losses, target, runs.steps_per_epoch)
     return (
         cli.format_quartiles(quartiles(runs.final_losses), ".5f"),
-        cli.format_quartiles(quartiles(steps), ".0f"),
+        cli.format_quartiles(steps, ".0f"),
         f"{runs.final_losses.isinf().double().mean():.0%}",
         f"{runs.seconds:.2f}",
     )
@@ -281,7 +285,7 @@ def main_seeds(args: cli.argparse.Namespace, optimizers: dict[str, cli.Spec]) ->
     runs, interrupted = {}, False
     settings = args.samples, args.noise, args.epochs, args.batch_size, args.seed
     try:
-        for label, run in compare_seeds(args.seeds, optimizers, *settings, cli.progress):
+        for label, run in compare_seeds(args.seeds, optimizers, *settings, cli.progress_of_many):
             runs[label] = run
             row = seeds_table_row(run, args.target)
             print(layout.format(label, optimizers[label].call, *row), flush=True)

@@ -132,20 +132,22 @@ def train_stack(
         grads = torch.cat([grad.reshape(len(matrix), -1) for grad in grads], 1)
         for row, grad in zip(rows, grads.unflatten(0, (n_rates, len(nets))), strict=True):
             row.grad = grad
-        losses.append(loss.detach())
+        record.copy_(loss.detach())
         return loss.sum().detach()
 
-    losses = []
     loader = make_loader(dataset)
+    losses = matrix.new_empty(epochs * len(loader), len(matrix))
+    records = iter(losses)
     for _ in progress(range(epochs)):
         for x, y in loader:  # noqa: B007 (the closure reads them)
+            record = next(records)
             optimizer.step(closure)
     with torch.no_grad():  # in parts, for the sake of memory
         parts = zip(*(tensor.split(16) for tensor in dataset.tensors), strict=True)
         total = sum(squares(x, y).sum(0) for x, y in parts).mean(1)
     shape = n_rates, len(nets)
     return Many(
-        torch.stack(losses).unflatten(1, shape),
+        losses.unflatten(1, shape),
         (total / len(dataset)).unflatten(0, shape),
         matrix.unflatten(0, shape),
         stacked=True,
@@ -243,6 +245,12 @@ def steps_to_target(losses: list[float], target: float, window: int) -> int | No
     means = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(1)
     below = (means < target).nonzero()
     return int(below[0]) + window if len(below) else None
+
+
+def quartiles_of_steps(losses: Tensor, target: float, window: int) -> Tensor:
+    """Return the quartiles (3,) over nets of `steps_to_target`, for losses (steps, nets)."""
+    steps = [steps_to_target(history, target, window) for history in losses.T.tolist()]
+    return quartiles(torch.tensor([math.inf if step is None else step for step in steps]))
 
 
 def quartiles(values: Tensor) -> Tensor:

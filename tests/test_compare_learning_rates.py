@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import assert_refused, exit_status
 from matplotlib.colors import to_hex
 
 import cli
@@ -18,10 +19,7 @@ FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--seeds", "3", "--lr-c
 
 
 def run_main(*words):
-    try:
-        return script.main([*FAST, *words])
-    except SystemExit as stop:
-        return stop.code
+    return exit_status(script.main, [*FAST, *words])
 
 
 def sweep(medians, lrs=None, seeds=5, spread=0.0):
@@ -227,9 +225,4 @@ def test_an_interruption_saves_what_is_finished(workdir, capsys, monkeypatch):
     ],
 )
 def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
-    assert run_main(*words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert message in err
-    assert list(workdir.iterdir()) == []
+    assert_refused(script.main, [*FAST, *words], message, workdir, capsys)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_refused, exit_status
 from matplotlib.colors import to_hex
 
 import cli
@@ -23,11 +24,7 @@ FAST = ["--no-show", "--epochs", "2", "--samples", "64"]
 
 
 def run_main(*words):
-    """Return the exit status of the script's main, whichever way it ends."""
-    try:
-        return script.main([*FAST, *words])
-    except SystemExit as stop:
-        return stop.code
+    return exit_status(script.main, [*FAST, *words])
 
 
 def read_csv(path):
@@ -308,16 +305,9 @@ def test_a_seed_that_diverges_ends_there(workdir):
         (["stray"], "stray"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys, monkeypatch):
-    kept = workdir / "compare_optimizers.png"
-    kept.write_text("an earlier figure")
-    assert run_main(*words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert message in err
-    assert list(workdir.iterdir()) == [kept]
-    assert kept.read_text() == "an earlier figure"
+def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
+    (workdir / "compare_optimizers.png").write_text("an earlier figure")
+    assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
 
 
 # ---------------------------------------------------------------- interruption

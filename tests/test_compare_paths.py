@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from conftest import assert_refused, exit_status
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
@@ -27,10 +28,7 @@ def sgd(**options):
 
 
 def run_main(*words):
-    try:
-        return script.main(["--no-show", "--steps", "5", *words])
-    except SystemExit as stop:
-        return stop.code
+    return exit_status(script.main, ["--no-show", "--steps", "5", *words])
 
 
 # ---------------------------------------------------------------- closed forms
@@ -331,9 +329,4 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
     ],
 )
 def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
-    assert run_main(*words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert message in err
-    assert list(workdir.iterdir()) == []
+    assert_refused(script.main, ["--no-show", "--steps", "5", *words], message, workdir, capsys)
