@@ -142,8 +142,9 @@ def train_stack(
         for x, y in loader:  # noqa: B007 (the closure reads them)
             record = next(records)
             optimizer.step(closure)
-    with torch.no_grad():  # in parts, for the sake of memory
-        parts = zip(*(tensor.split(16) for tensor in dataset.tensors), strict=True)
+    with torch.no_grad():  # in parts, or many nets on many samples would fill the memory
+        size = max(16, 200_000 // len(matrix))
+        parts = zip(*(tensor.split(size) for tensor in dataset.tensors), strict=True)
         total = sum(squares(x, y).sum(0) for x, y in parts).mean(1)
     shape = n_rates, len(nets)
     return Many(
