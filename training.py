@@ -78,7 +78,7 @@ def can_stack(nets, make_optimizer, dataset, make_loader, lrs=None) -> bool:
     It does if vmap can run the net and the optimizer treats every element alone.
     """
     small = TensorDataset(*(tensor[:32, :2] for tensor in dataset.tensors))
-    middle = lrs and lrs[len(lrs) // 2 :][:2]
+    middle = lrs and lrs[(len(lrs) - 1) // 2 :][:2]
     how = nets[:2], make_optimizer, small, lambda data: list(make_loader(data))[:1], 3, middle
     try:
         together = train_stack(*how).parameters
@@ -100,7 +100,7 @@ def train_stack(
     group for each rate, whose one parameter is that rate's rows. So a step costs little more than
     for a single net.
     """
-    n_rates = len(lrs or [None])
+    shape = n_rates, _ = len(lrs or [None]), len(nets)
     starts, buffers = stack_module_state(nets)
     matrix = torch.cat([start.detach().reshape(len(nets), -1) for start in starts.values()], 1)
     matrix = matrix.repeat(n_rates, 1)
@@ -110,7 +110,7 @@ def train_stack(
         for (name, start), column in zip(starts.items(), columns, strict=True)
     }
     buffers = {name: torch.cat([buffer] * n_rates) for name, buffer in buffers.items()}
-    rows = matrix.unflatten(0, (n_rates, len(nets))).unbind()
+    rows = matrix.unflatten(0, shape).unbind()
     groups = [{"params": [row]} for row in rows]
     for group, lr in zip(groups, lrs or [], strict=bool(lrs)):
         group["lr"] = lr
@@ -122,21 +122,21 @@ def train_stack(
     predict = vmap(predict_one, in_dims=(0, 0, 1), out_dims=1)
 
     def squares(x: Tensor, y: Tensor) -> Tensor:
-        """Return the squared errors (samples, nets, outputs); x and y serve every rate."""
-        x, y = (torch.cat([tensor] * n_rates, 1) for tensor in (x, y))
-        return (predict(weights, buffers, x) - y).square()
+        """Return the squared errors (samples, rates, seeds, outputs)."""
+        predictions = predict(weights, buffers, torch.cat([x] * n_rates, 1))
+        return (predictions.unflatten(1, shape) - y.unsqueeze(1)).square()
 
     def closure() -> Tensor:
-        loss = squares(x, y).mean((0, 2))
+        loss = squares(x, y).mean((0, 3))
         grads = torch.autograd.grad(loss.sum(), list(weights.values()))
         grads = torch.cat([grad.reshape(len(matrix), -1) for grad in grads], 1)
-        for row, grad in zip(rows, grads.unflatten(0, (n_rates, len(nets))), strict=True):
+        for row, grad in zip(rows, grads.unflatten(0, shape), strict=True):
             row.grad = grad
         record.copy_(loss.detach())
         return loss.sum().detach()
 
     loader = make_loader(dataset)
-    losses = matrix.new_empty(epochs * len(loader), len(matrix))
+    losses = matrix.new_empty(epochs * len(loader), *shape)
     records = iter(losses)
     for _ in progress(range(epochs)):
         for x, y in loader:  # noqa: B007 (the closure reads them)
@@ -145,14 +145,8 @@ def train_stack(
     with torch.no_grad():  # in parts, or many nets on many samples would fill the memory
         size = max(16, 200_000 // len(matrix))
         parts = zip(*(tensor.split(size) for tensor in dataset.tensors), strict=True)
-        total = sum(squares(x, y).sum(0) for x, y in parts).mean(1)
-    shape = n_rates, len(nets)
-    return Many(
-        losses.unflatten(1, shape),
-        (total / len(dataset)).unflatten(0, shape),
-        matrix.unflatten(0, shape),
-        stacked=True,
-    )
+        total = sum(squares(x, y).sum(0) for x, y in parts).mean(2)
+    return Many(losses, total / len(dataset), matrix.unflatten(0, shape), stacked=True)
 
 
 def train_one_by_one(
