@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import gc
 import keyword
 import math
 import sys
@@ -224,6 +225,25 @@ def test_progress_shows_on_a_terminal_only_and_leaves_nothing(monkeypatch, capsy
     shown = capsys.readouterr().err
     assert "Adam: epoch 1 of 2\rAdam: epoch 2 of 2" in shown
     assert shown.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_trying_leaves_the_garbage_collector_on(fails):
+    specs = cli.parse_optimizers(["SGD", "Adam"])
+    seen = []
+
+    def trial(one):
+        seen.append(list(one))
+        if fails:
+            raise RuntimeError("no\nway")
+
+    if fails:
+        with pytest.raises(ValueError, match=r"SGD\(\) does not work here: RuntimeError: no way"):
+            cli.try_optimizers(specs, trial)
+    else:
+        cli.try_optimizers(specs, trial)
+    assert seen == ([["SGD"]] if fails else [["SGD"], ["Adam"]])
+    assert gc.isenabled()
 
 
 @given(st.lists(st.floats(), max_size=5))

@@ -70,6 +70,18 @@ def test_gradient_noise_is_that_of_sampling_without_replacement():
     assert script.gradient_noise(net, dataset, 1000) == pytest.approx(0, abs=1e-6)
 
 
+def test_gradient_noise_counts_whole_batches_only():
+    torch.manual_seed(0)
+    net, dataset = Net(), make_dataset(33)
+    full = script.gradient(net, *dataset.tensors)
+    # Each whole batch leaves out one sample: how far that takes the gradient can be listed.
+    rows = [[j for j in range(33) if j != i] for i in range(33)]
+    left_out = torch.stack([script.gradient(net, *dataset[row]) for row in rows]) - full
+    expected = left_out.square().sum(1).mean().sqrt() / full.norm()
+    noise = script.gradient_noise(net, dataset, 32)
+    assert noise == pytest.approx(expected.item(), rel=0.2)
+
+
 def test_the_names_of_the_lesson():
     names = [script.name_of(size, 1000) for size in (1000, 32, 1)]
     assert names == ["BGD (1000)", "MBGD (32)", "SGD (1)"]
