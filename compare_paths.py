@@ -144,7 +144,7 @@ def draw_contours(axes: Axes, surface: Surface, window: tuple[Point, Point]) -> 
         levels = torch.logspace(math.log10(low), math.log10(high), 14)
     else:
         levels = torch.linspace(0, high, 12)[1:]
-    axes.contour(x, y, height, levels=levels.tolist(), colors="grey", linewidths=0.6, alpha=0.7)
+    axes.contour(x, y, height, levels=levels.tolist(), colors="lightgrey", linewidths=0.8)
     for point in surface.minima:
         axes.plot(
             *point, marker="*", markersize=15, color="black", markeredgecolor="white", zorder=3

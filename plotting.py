@@ -18,8 +18,9 @@ from torch import Tensor
 # Ten colours that people with any colour vision can tell apart (Petroff 2021, arXiv:2107.02270).
 PALETTE = color_sequences["petroff10"]
 
-# The same optimizer has the same colour in every figure.
-COLORS = dict(zip(("SGD", "Momentum", "RMSprop", "Adagrad", "Adam"), PALETTE, strict=False))
+# The same optimizer has the same colour in every figure. Those whose curves come to lie on each
+# other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
+COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, strict=False))
 
 
 def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:

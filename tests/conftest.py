@@ -2,6 +2,10 @@
 
 import matplotlib.pyplot as plt
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no clock", parent=settings.default, deadline=None)
+settings.load_profile("no clock")
 
 
 @pytest.fixture(autouse=True)
