@@ -386,7 +386,7 @@ progress_of_many = partial(progress, unit="part")
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
     """Write a CSV whole or not at all. Floats are written so that they read back exactly."""
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -249,9 +249,9 @@ def test_trying_leaves_the_garbage_collector_on(fails):
 @given(st.lists(st.floats(), max_size=5))
 def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
-    cli.write_csv(path, ("optimizer", "loss"), [("a, b", loss) for loss in losses])
-    with path.open(newline="") as file:
+    cli.write_csv(path, ("optimizer", "loss"), [("莫烦, b", loss) for loss in losses])
+    with path.open(encoding="utf-8", newline="") as file:
         header, *rows = cli.csv.reader(file)
     assert header == ["optimizer", "loss"]
-    assert [row[0] for row in rows] == ["a, b"] * len(losses)
+    assert [row[0] for row in rows] == ["莫烦, b"] * len(losses)
     assert [repr(float(row[1])) for row in rows] == list(map(repr, losses))
