@@ -117,15 +117,22 @@ def test_tuning_an_optimizer_that_takes_one_group_only(monkeypatch):
     assert lr == 1.0
 
 
-def test_tuned_labels_tell_the_rate_and_named_rates_stay(workdir, capsys):
+def test_a_tuned_rate_is_found_used_and_told_and_a_named_rate_stays(workdir, capsys):
     specs = ["Adam=optimizers.Adam", "mine=optimizers.SGD(lr=0.125)"]
     assert run_main("--tune", "--optimizers", *specs, "--csv", "a.csv") == 0
     out = capsys.readouterr().out
-    runs = dict(script.compare(VALLEY, {"Adam": optimizers.Adam}, steps=5, tune=["Adam"]))
-    assert f"optimizers.Adam(lr={runs['Adam'].lr})" in out
+    makers = {"Adam": optimizers.Adam, "mine": sgd(lr=0.125)}
+    runs = dict(script.compare(VALLEY, makers, steps=5, tune=["Adam"]))
+    lr = runs["Adam"].lr
+    assert lr not in (None, 1e-3)  # Adam's default
+    assert runs["mine"].lr is None
+    plain = {"Adam": lambda params: optimizers.Adam(params, lr=lr), "mine": sgd(lr=0.125)}
+    for label, run in script.compare(VALLEY, plain, steps=5):
+        assert torch.equal(runs[label].path, run.path)
+    assert f"optimizers.Adam(lr={lr})" in out
     assert "optimizers.SGD(lr=0.125)" in out
-    figure = script.draw(VALLEY, runs)
-    assert figure.axes[1].lines[0].get_label() == f"Adam, lr={runs['Adam'].lr:g}"
+    labels = [line.get_label() for line in script.draw(VALLEY, runs).axes[1].lines]
+    assert labels == [f"Adam, lr={lr:g}", "mine"]
 
 
 # ---------------------------------------------------------------- what comes out
