@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib import animation, color_sequences
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
@@ -117,7 +118,12 @@ ICONS = {
 
 
 def freeze(figure: Figure, moving: Iterable[Line2D], dpi: int = 80) -> None:
-    """Turn all of the figure but the `moving` lines into one image, which is quick to draw."""
+    """Turn all of the figure but the `moving` lines into one image, which is quick to draw.
+
+    The figure leaves pyplot: it is there to be saved, and opens no window.
+    """
+    plt.close(figure)
+    FigureCanvasAgg(figure)
     moving = list(moving)
     figure.set_dpi(dpi)
     for line in moving:

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import assert_refused, exit_status
@@ -262,6 +263,11 @@ def test_the_gif_shows_the_race(workdir):
         first = movie.convert("RGB").tobytes()
         movie.seek(movie.n_frames - 1)
         assert movie.convert("RGB").tobytes() != first
+
+
+def test_an_animation_opens_no_window_of_its_own(workdir):
+    assert run_main("--animate", "race.gif", "--steps", "2") == 0
+    assert len(plt.get_fignums()) == 1  # the still figure's
 
 
 def test_each_frame_draws_the_paths_so_far():
