@@ -6,29 +6,29 @@ one sample, mini-batch gradient descent (MBGD) something between. All start from
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from lab import plotting
+from lab.commands import Parser, positive_int
+from lab.report import Report, keeping, run_main
+from lab.specs import parse_optimizer, try_optimizers
+from lab.trainings import Problem, Training, silent, take_a_step
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
-import cli
-import plotting
 from data import make_dataset, make_loader
 from models import Net
+from settings import EPOCHS, LOSS, LR, N_SAMPLES, SEED
 from training import evaluate, train
 
 BATCH_SIZES = ["full", "32", "1"]
 OPTIMIZER = "SGD"
-LR = 0.01
-EPOCHS = 12
-N_SAMPLES = 1000
-NOISE = 0.1
-SEED = 0
 
 EXAMPLES = """\
   python compare_batch_sizes.py --lr 0.1
@@ -38,51 +38,68 @@ EXAMPLES = """\
 CSV_HEADER = ("batch_size", "epoch", "seconds", "loss")
 
 
-class Run(NamedTuple):
+@dataclass
+class Run:
     """The training with one batch size: what `compare` yields."""
 
-    losses: list[float]  # over the training set, at the start and after each epoch
-    seconds: list[float]  # of training until then, without the evaluation
     updates_per_epoch: int
     gradient_noise: float  # see `gradient_noise`
-    diverged_at: int | None  # the step, counted from 1, whose loss was not finite
+    losses: list[float]  # over the training set, at the start and after each epoch
+    seconds: list[float] = field(default_factory=lambda: [0.0])  # of training until then
+    steps: int = 0  # taken so far
+    diverged_at: int | None = None  # the step, counted from 1, whose loss was not finite
+    error: BaseException | None = None  # what ended it early
+    stopped: str = ""  # where that was, and why
+    remarks: tuple[str, ...] = ()
 
 
 def compare(
     make_optimizer: Callable[..., Optimizer] | None = None,
-    batch_sizes: tuple[int, ...] = (N_SAMPLES, 32, 1),
-    dataset: TensorDataset | None = None,
-    epochs: int = EPOCHS,
+    batch_sizes: Iterable[int | str] = BATCH_SIZES,
+    make_data: Callable[[int], TensorDataset] = make_dataset,
+    make_net: Callable[[], nn.Module] = Net,
     seed: int = SEED,
-    progress: Callable[[str], Callable] = lambda label: iter,
+    epochs: int = EPOCHS,
+    progress: Callable = silent,
 ) -> Iterator[tuple[int, Run]]:
-    """Train one net per batch size; yield (batch size, Run) as each finishes."""
-    if make_optimizer is None:
-        make_optimizer = cli.parse_optimizer(OPTIMIZER, LR)
-    if dataset is None:
-        dataset = make_dataset(N_SAMPLES, NOISE, seed)
-    for batch_size in batch_sizes:
+    """Train one net per batch size, "full" for all there is; yield (batch size, Run) of each."""
+    make_optimizer = make_optimizer or parse_optimizer(OPTIMIZER, LR)
+    dataset = make_data(seed)
+    for batch_size in sizes(batch_sizes, len(dataset)):
         torch.manual_seed(seed)
-        net = Net()
+        net = make_net()
         noise = gradient_noise(net, dataset, batch_size)
         optimizer = make_optimizer(net.parameters())
         loader = make_loader(dataset, batch_size)
-        losses, seconds, steps, diverged_at = [evaluate(net, dataset)], [0.0], 0, None
-        for _ in progress(f"batch size {batch_size}")(range(epochs)):
-            start = time.perf_counter()
-            batch_losses = train(net, optimizer, loader, epochs=1)
-            seconds.append(seconds[-1] + time.perf_counter() - start)
-            losses.append(evaluate(net, dataset))
-            steps += len(batch_losses)
-            if not math.isfinite(batch_losses[-1] + losses[-1]):
-                diverged_at = steps + math.isfinite(batch_losses[-1])
-                break
-        yield batch_size, Run(losses, seconds, len(loader), noise, diverged_at)
+        run = Run(len(loader), noise, [evaluate(net, dataset, LOSS)])
+        with keeping(run):
+            for _ in progress(batch_size)(range(epochs), epochs):
+                train_epoch(run, net, optimizer, loader)
+                run.losses.append(evaluate(net, dataset, LOSS))
+                if run.diverged_at or not math.isfinite(run.losses[-1]):
+                    run.diverged_at = run.diverged_at or run.steps + 1
+                    break
+        yield batch_size, run
+
+
+def train_epoch(run: Run, net: nn.Module, optimizer: Optimizer, loader: Iterable) -> None:
+    """Train for an epoch; keep count of its steps and seconds."""
+    start = time.perf_counter()
+    for loss in train(net, optimizer, loader, LOSS, epochs=1):
+        run.steps += 1
+        if not math.isfinite(loss):
+            run.diverged_at = run.steps
+    run.seconds.append(run.seconds[-1] + time.perf_counter() - start)
+
+
+def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
+    """Return the batch sizes as numbers, none above the number of samples."""
+    return [n_samples if size == "full" else min(int(size), n_samples) for size in batch_sizes]
 
 
 def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of the mean squared error by all parameters, as one vector."""
-    grads = torch.autograd.grad(mse_loss(net(x), y), list(net.parameters()))
+    """Return the gradient of the loss by all parameters, as one vector."""
+    grads = torch.autograd.grad(LOSS(net(x), y), list(net.parameters()))
     return nn.utils.parameters_to_vector(grads)
 
 
@@ -108,8 +125,9 @@ def name_of(batch_size: int, n_samples: int) -> str:
     return f"{method} ({batch_size})"
 
 
-def draw(runs: dict[int, Run], n_samples: int = N_SAMPLES) -> Figure:
+def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = N_SAMPLES) -> Figure:
     """Return the figure: the loss against epochs, and against seconds of training."""
+    runs = dict(runs)
     figure, panels = plotting.new_figure(2)
     colors = plotting.colors(name_of(batch_size, n_samples) for batch_size in runs)
     for batch_size, run in runs.items():
@@ -128,70 +146,79 @@ def draw(runs: dict[int, Run], n_samples: int = N_SAMPLES) -> Figure:
     return figure
 
 
+def table_row(run: Run) -> tuple[str, ...]:
+    """Return the cells of a row: updates, seconds, loss, noise of the gradient, and the end."""
+    n_epochs = len(run.seconds) - 1
+    return (
+        str(run.updates_per_epoch),
+        f"{run.seconds[-1] / n_epochs:.4f}" if n_epochs else "-",
+        "-" if run.diverged_at else f"{run.losses[-1]:.5f}",
+        f"{run.gradient_noise:.3f}",
+        f"diverged at step {run.diverged_at}" if run.diverged_at else run.stopped,
+    )
+
+
 def batch_size(text: str) -> int | str:
-    return text if text == "full" else cli.positive_int(text)
+    return text if text == "full" else positive_int(text)
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, EXAMPLES)
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLES, "compare_batch_sizes.png")
     parser.add_argument(
         "--batch-sizes",
         nargs="+",
         type=batch_size,
         metavar="N",
-        default=[batch_size(text) for text in BATCH_SIZES],
+        default=BATCH_SIZES,
         help=f"samples a step; full is all there are (default: {' '.join(BATCH_SIZES)})",
     )
     parser.add("--optimizer", str, OPTIMIZER, "SPEC, as in compare_optimizers.py")
-    parser.add("--lr", cli.positive_float, LR, "learning rate where the SPEC names none")
-    parser.add_training_options(EPOCHS, None, N_SAMPLES, NOISE)
-    parser.add_common_options(SEED, "compare_batch_sizes.png")
+    parser.add_lr()
+    parser.add_training()
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
-    args = parser.parse(argv)
-    n_samples = args.samples
-    sizes = [n_samples if size == "full" else min(size, n_samples) for size in args.batch_sizes]
-    if len(set(sizes)) < len(sizes):
-        parser.error(f"--batch-sizes names one twice, of {n_samples} samples: {sizes}")
-    try:
-        dataset = make_dataset(n_samples, args.noise, args.seed)
-        one_sample = TensorDataset(*dataset[:1])
-        optimizer = cli.parse_optimizers([args.optimizer], args.lr)
-        (spec,) = optimizer.values()
-        cli.try_optimizers(optimizer, lambda _: list(compare(spec, (1,), one_sample, epochs=1)))
-    except (ValueError, RuntimeError) as error:
-        parser.error(str(error))
+    options = parser.parse(argv)
+    n_samples, seed = options.samples, options.seed
+    batch_sizes = sizes(options.batch_sizes, n_samples)
+    if len(set(batch_sizes)) < len(batch_sizes):
+        parser.error(f"--batch-sizes names one twice, of {n_samples} samples: {batch_sizes}")
+    with parser.refusing():
+        dataset = make_dataset(seed, n_samples, options.noise)
+        optimizer = parse_optimizer(options.optimizer, options.lr)
+        problem = Problem(Net, LOSS, options.epochs, batch_size=1)
+        step = partial(take_a_step, problem, Training(seed, dataset))
+        try_optimizers({optimizer.label: optimizer}, step)
 
-    layout = "{:12}  {:>17}  {:>17}  {:>19}  {:>14}"
-    print(f"{spec.call}, {args.epochs} epochs of {n_samples} samples")
-    print(
-        layout.format("method", "updates per epoch", "seconds per epoch", "loss", "gradient noise")
+    columns = {
+        "method": "12",
+        "updates per epoch": ">17",
+        "seconds per epoch": ">17",
+        "loss": ">8",
+        "gradient noise": ">14",
+    }
+    title = f"{optimizer.call}, {options.epochs} epochs of {n_samples} samples"
+    report = Report(options, columns, title)
+    runs = report.collect(
+        compare(
+            optimizer,
+            batch_sizes,
+            lambda seed: dataset,
+            seed=seed,
+            epochs=options.epochs,
+            progress=report.progress,
+        ),
+        lambda size, run: (name_of(size, n_samples), *table_row(run)),
     )
-    runs, interrupted = {}, False
-    try:
-        for size, run in compare(spec, sizes, dataset, args.epochs, args.seed, cli.progress):
-            runs[size] = run
-            loss = f"{run.losses[-1]:.5f}"
-            if run.diverged_at:
-                loss = f"diverged at step {run.diverged_at}"
-            pace = f"{run.seconds[-1] / (len(run.seconds) - 1):.4f}"
-            row = run.updates_per_epoch, pace, loss, f"{run.gradient_noise:.3f}"
-            print(layout.format(name_of(size, n_samples), *row), flush=True)
-    except KeyboardInterrupt:
-        if not runs:
-            raise
-        interrupted = True
-
     rows = (
         (size, epoch, seconds, loss)
         for size, run in runs.items()
         for epoch, (seconds, loss) in enumerate(zip(run.seconds, run.losses, strict=True))
     )
-    return cli.finish(args, draw(runs, n_samples), CSV_HEADER, rows, interrupted)
+    return report.save(draw(runs, n_samples), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_main(main)

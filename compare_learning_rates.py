@@ -4,37 +4,37 @@ A seed is the data's noise and order and the first weights; all optimizers share
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+
+from lab import plotting
+from lab.commands import Parser, device, positive_float, positive_int
+from lab.report import Report, run_main, table
+from lab.specs import parse_optimizers, try_optimizers
+from lab.stacking import train_all
+from lab.statistics import (
+    format_quartiles,
+    quartiles,
+    seeds_needed,
+    steps_to_target,
+    told_apart,
+)
+from lab.trainings import Problem, Runs, Training, silent, take_a_step
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import TensorDataset
 
-import cli
-import plotting
-from data import make_dataset, make_loader, stack_datasets
-from models import make_nets
-from training import quartiles, quartiles_of_steps, train_many
+from data import make_dataset
+from models import Net
+from settings import BATCH_SIZE, EPOCHS, LOSS, OPTIMIZERS, SEED
 
-OPTIMIZERS = [
-    "SGD",
-    "Momentum=SGD(momentum=0.8)",
-    "RMSprop=RMSprop(alpha=0.9)",
-    "Adam=Adam(betas=(0.9, 0.99))",
-]
 LR_RANGE = 1e-4, 1.0
 LR_COUNT = 9
 SEEDS = 10
-EPOCHS = 12
-BATCH_SIZE = 32
-N_SAMPLES = 1000
-NOISE = 0.1
-SEED = 0
-TARGET = 0.02
 GOOD = 1.5  # a rate is good if its median loss is within this many times the best
 
 EXAMPLES = """\
@@ -45,25 +45,21 @@ EXAMPLES = """\
 CSV_HEADER = ("optimizer", "lr", "seed", "final_loss")
 
 
-class Sweep(NamedTuple):
-    """One optimizer at every rate and seed: what `compare` yields."""
+class Sweep:
+    """The runs of one optimizer, by rate and seed. Rates that are not complete are left out."""
 
-    lrs: list[float]
-    losses: Tensor  # (steps, rates, seeds), the mini-batch loss before each step
-    final_losses: Tensor  # (rates, seeds), over the training set; infinite where it diverged
-    steps_per_epoch: int
-    seconds: float
-    stacked: bool  # all at once, or one by one
-
-    @property
-    def median(self) -> Tensor:
-        """The median final loss at each rate."""
-        return quartiles(self.final_losses)[1]
-
-    @property
-    def best(self) -> int:
-        """The index of the rate with the lowest median."""
-        return int(self.median.argmin())
+    def __init__(self, runs: Runs):
+        """Take runs of all seeds at the first rate, then of all at the second, and so on."""
+        self.runs = runs
+        lrs = [training.lr for training in runs.trainings]
+        n_seeds = lrs.count(lrs[0])
+        self.lrs = [lr for lr in dict.fromkeys(lrs) if lrs.count(lr) == n_seeds]
+        n_runs = n_seeds * len(self.lrs)
+        self.losses = runs.losses[:, :n_runs].unflatten(1, (-1, n_seeds))  # (steps, rates, seeds)
+        # After training, over the training set (rates, seeds); infinite where a run diverged.
+        self.final_losses = runs.final_losses[:n_runs].unflatten(0, (-1, n_seeds))
+        self.median = quartiles(self.final_losses)[1]  # (rates,)
+        self.best = int(self.median.argmin())  # the index of the rate with the lowest median
 
 
 def learning_rates(low: float, high: float, count: int) -> list[float]:
@@ -73,92 +69,80 @@ def learning_rates(low: float, high: float, count: int) -> list[float]:
 
 
 def compare(
-    optimizers: dict[str, Callable] | None = None,
-    lrs: list[float] | None = None,
-    seeds: int = SEEDS,
-    seed: int = SEED,
+    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
+    lrs: Iterable[float] | None = None,
+    make_data: Callable[[int], TensorDataset] = make_dataset,
+    make_net: Callable[[], nn.Module] = Net,
+    seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     epochs: int = EPOCHS,
     batch_size: int = BATCH_SIZE,
-    n_samples: int = N_SAMPLES,
-    noise: float = NOISE,
-    device: str = "cpu",
-    progress: Callable[[str], Callable] = lambda label: iter,
-) -> Iterator[tuple[str, Sweep]]:
-    """Train every optimizer at every rate from every seed; yield (label, Sweep) as each finishes.
+    progress: Callable = silent,
+) -> Iterator[tuple[str, Runs]]:
+    """Train every optimizer at every rate from every seed; yield (label, Runs) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, which name the lr;
-    the tutorial's four by default. The seeds are `seed`, `seed + 1`, and so on.
+    those of settings.py by default. The runs come rate by rate: see `Sweep`. Data and nets are as
+    in compare_optimizers.py.
     """
-    if optimizers is None:
-        optimizers = cli.parse_optimizers(OPTIMIZERS)
-    lrs = lrs or learning_rates(*LR_RANGE, LR_COUNT)
-    numbers = range(seed, seed + seeds)
-    dataset = stack_datasets(make_dataset(n_samples, noise, k) for k in numbers)
-    dataset.tensors = tuple(tensor.to(device) for tensor in dataset.tensors)
-    nets = [net.to(device) for net in make_nets(numbers)]
-
-    def loader(data):
-        return make_loader(data, batch_size)
-
-    for label, make_optimizer in optimizers.items():
-        start = time.perf_counter()
-        torch.manual_seed(seed)
-        many = train_many(nets, make_optimizer, dataset, loader, epochs, lrs, progress(label))
-        seconds = time.perf_counter() - start
-        final_losses = many.final_losses.cpu().nan_to_num(math.inf)
-        losses = many.losses.cpu()
-        yield label, Sweep(lrs, losses, final_losses, len(loader(dataset)), seconds, many.stacked)
+    problem = Problem(make_net, LOSS, epochs, batch_size)
+    data = {seed: make_data(seed) for seed in seeds}
+    rates = lrs or learning_rates(*LR_RANGE, LR_COUNT)
+    trainings = [Training(seed, data[seed], lr) for lr in rates for seed in data]
+    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS)).items():
+        yield label, train_all(problem, trainings, make_optimizer, progress(label))
 
 
 # ---------------------------------------------------------------- what the numbers say
 
 
-def good_region(sweep: Sweep) -> float:
-    """Return how many decades of rates around the best one are good, without a gap."""
+def good_rates(sweep: Sweep) -> tuple[float, float]:
+    """Return the lowest and the highest rate of those around the best that are good, all of them.
+
+    Good is a median final loss of at most GOOD times the best one.
+    """
     good = (sweep.median <= GOOD * sweep.median[sweep.best]).tolist()
     low = high = sweep.best
     while low > 0 and good[low - 1]:
         low -= 1
     while high < len(good) - 1 and good[high + 1]:
         high += 1
-    return math.log10(sweep.lrs[high] / sweep.lrs[low])
+    return sweep.lrs[low], sweep.lrs[high]
 
 
-def difference_interval(one: Tensor, other: Tensor, resamples: int = 4000) -> tuple[float, float]:
-    """Return a 95 % bootstrap interval of the median of `one - other`, paired over seeds (n,).
+def judged(sweep: Sweep) -> Tensor:
+    """Return each seed's final loss (seeds,) at the best rate of seeds that it is not among.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
+    One half of the seeds chooses the rate for the other: a rate that is judged on the seeds that
+    chose it is flattered by their luck. A single seed has no other.
     """
-    difference = (one.double().clamp(max=1e30) - other.double().clamp(max=1e30)).flatten()
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(len(difference), (resamples, len(difference)), generator=generator)
-    medians = difference[rows].quantile(0.5, dim=1)
-    low, high = medians.quantile(torch.tensor([0.025, 0.975], dtype=medians.dtype)).tolist()
-    return low, high
+    losses = sweep.final_losses.clone()[sweep.best]
+    if len(losses) > 1:
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        for half, others in ((even, odd), (odd, even)):
+            best = quartiles(sweep.final_losses[:, others])[1].argmin()
+            losses[half] = sweep.final_losses[best, half]
+    return losses
 
 
 def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
     sentences = []
-    at_best = {label: sweep.final_losses[sweep.best] for label, sweep in sweeps.items()}
-    ties = []
-    for one, other in combinations(at_best, 2):
-        low, high = difference_interval(at_best[one], at_best[other])
-        if low <= 0 <= high:
-            ties.append(f"{one} and {other}")
-    n_seeds = len(next(iter(at_best.values())))
-    if len(at_best) > 1 and n_seeds > 1:
-        which = "; ".join(ties) if ties else "none"
-        sentences.append(
-            f"Not to be told apart at their best rates, over {n_seeds} seeds (the 95 % bootstrap "
-            f"interval of the median difference includes zero): {which}."
-        )
-        widths = {label: good_region(sweep) for label, sweep in sweeps.items()}
+    losses = {label: judged(sweep) for label, sweep in sweeps.items()}
+    n_seeds = min(map(len, losses.values()))
+    if len(losses) > 1 and n_seeds > 1:
+        sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
+        widths = {
+            label: math.log10(high / low)
+            for label, (low, high) in (
+                (label, good_rates(sweep)) for label, sweep in sweeps.items()
+            )
+        }
         widest = [label for label in widths if widths[label] > max(widths.values()) - 0.01]
         sentences.append(
             f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD:g} times "
-            f"the best loss over {max(widths.values()):.1f} decades."
+            f"the best loss while the rate grows {10 ** max(widths.values()):.3g}-fold."
         )
+    sentences += flattery_in_words(sweeps)
     ends = [label for label, sweep in sweeps.items() if sweep.best in (0, len(sweep.lrs) - 1)]
     if ends:
         sentences.append(
@@ -168,16 +152,41 @@ def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
     return sentences
 
 
+def ties_in_words(losses: dict[str, Tensor]) -> str:
+    """Return which pairs cannot be told apart, given each one's losses, paired (seeds,)."""
+    n_seeds = len(next(iter(losses.values())))
+    start = f"Not to be told apart at their best rates, over {n_seeds} seeds"
+    if n_seeds < (needed := seeds_needed(len(losses))):
+        return f"{start}: any two, as these are too few seeds for a test; {needed} would do."
+    apart = told_apart(losses)
+    ties = "; ".join(f"{a} and {b}" for (a, b), differ in apart.items() if not differ)
+    pairs = "one pair" if len(apart) == 1 else f"{len(apart)} pairs, corrected by Holm"
+    return f"{start} (exact signed-rank test, 5 %, {pairs}): {ties or 'none'}."
+
+
+def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
+    """Return what it would add to judge rates on the seeds that chose them, where that shows."""
+    sentences = []
+    for label, sweep in sweeps.items():
+        honest, flattered = quartiles(judged(sweep))[1].item(), sweep.median[sweep.best].item()
+        if math.isfinite(honest) and honest > 1.01 * flattered:
+            sentences.append(
+                f"{label} would look {honest / flattered - 1:.0%} better if its rate were judged "
+                "on the seeds that chose it."
+            )
+    return sentences
+
+
 # ---------------------------------------------------------------- the figure
 
 
 def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
     """Draw final loss against learning rate: median, interquartile band, best rate, divergence."""
     colors = plotting.colors(sweeps)
-    medians = torch.stack([sweep.median for sweep in sweeps.values()])
+    best = [sweep.median.min().item() for sweep in sweeps.values()]
     lowest = min(quartiles(sweep.final_losses)[0].min().item() for sweep in sweeps.values())
     first_loss = next(iter(sweeps.values())).losses[0].median().item()
-    top = 3 * max(first_loss, medians.min(1).values.max().item())
+    top = 3 * max(first_loss, *(loss for loss in best if loss < math.inf))
     for i, (label, sweep) in enumerate(sweeps.items()):
         plotting.median_band(axes, sweep.lrs, quartiles(sweep.final_losses), label, colors[label])
         best_lr, best_loss = sweep.lrs[sweep.best], sweep.median[sweep.best].item()
@@ -206,14 +215,15 @@ def draw_histories(axes: Axes, sweeps: dict[str, Sweep]) -> None:
     for label, sweep in sweeps.items():
         bands = quartiles(sweep.losses[:, sweep.best])
         steps = range(1, len(sweep.losses) + 1)
-        name = f"{label}, lr={sweep.lrs[sweep.best]:.3g}"
+        name = plotting.name(label, sweep.lrs[sweep.best])
         plotting.median_band(axes, steps, bands, name, colors[label], linewidth=1)
     plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
     axes.set(xlabel="Steps", ylabel="Loss at the best rate")
 
 
-def draw(sweeps: dict[str, Sweep]) -> Figure:
-    """Return the figure: final loss against learning rate, and the histories at the best."""
+def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]]) -> Figure:
+    """Return the figure of what `compare` yields: loss against rate, histories at the best."""
+    sweeps = {label: Sweep(run) for label, run in dict(runs).items()}
     figure, (left, right) = plotting.new_figure(2)
     draw_final_losses(left, sweeps)
     draw_histories(right, sweeps)
@@ -224,85 +234,93 @@ def draw(sweeps: dict[str, Sweep]) -> Figure:
 # ---------------------------------------------------------------- the table and the command line
 
 
-def table_row(sweep: Sweep, target: float) -> tuple[str, ...]:
-    """Return best rate, loss there, good region, steps to target and divergence, as shown."""
-    steps = quartiles_of_steps(sweep.losses[:, sweep.best], target, sweep.steps_per_epoch)
+def table_row(run: Runs, target: float) -> tuple[str, ...]:
+    """Return the cells of a row: best rate, loss there, good rates, steps, seconds, the end."""
+    sweep = Sweep(run)
+    low, high = good_rates(sweep)
+    losses = sweep.losses[:, sweep.best].T
+    steps = [steps_to_target(history, target, run.steps_per_epoch) for history in losses]
     return (
         f"{sweep.lrs[sweep.best]:.3g}",
-        cli.format_quartiles(quartiles(sweep.final_losses[sweep.best]), ".5f"),
-        f"{good_region(sweep):.1f}",
-        cli.format_quartiles(steps, ".0f"),
-        f"{sweep.final_losses.isinf().double().mean():.0%}",
-        f"{sweep.seconds:.2f}",
+        format_quartiles(judged(sweep), ".5f"),
+        f"{low:.3g} to {high:.3g}",
+        format_quartiles(torch.tensor(steps), ".0f"),
+        f"{run.seconds:.2f}",
+        run.note(),
     )
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, EXAMPLES)
-    parser.add_optimizers(OPTIMIZERS, "the tutorial's four")
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLES, "compare_learning_rates.png")
+    parser.add_optimizers(list(OPTIMIZERS), "the tutorial's four")
     parser.add_argument(
         "--lr-range",
-        type=cli.positive_float,
+        type=positive_float,
         nargs=2,
         metavar=("LOW", "HIGH"),
         default=LR_RANGE,
         help=f"ends of the grid of learning rates (default: {LR_RANGE[0]:g} {LR_RANGE[1]:g})",
     )
-    parser.add("--lr-count", cli.positive_int, LR_COUNT, "learning rates, evenly spaced in decades")
-    parser.add("--seeds", cli.positive_int, SEEDS, "how many seeds, from --seed on")
-    parser.add_training_options(EPOCHS, BATCH_SIZE, N_SAMPLES, NOISE)
-    parser.add_target(TARGET)
-    parser.add("--device", cli.device, "cpu", "where to train: cpu, cuda, mps")
-    parser.add_common_options(SEED, "compare_learning_rates.png")
+    parser.add("--lr-count", positive_int, LR_COUNT, "learning rates, at equal ratios")
+    parser.add_seeds(SEEDS)
+    parser.add_training()
+    parser.add_batch_size()
+    parser.add_target()
+    parser.add("--device", device, "cpu", "where to train: cpu, cuda, mps")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
-    args = parser.parse(argv)
-    low, high = args.lr_range
-    if not low < high or args.lr_count < 2:
+    options = parser.parse(argv)
+    low, high = options.lr_range
+    if not low < high or options.lr_count < 2:
         parser.error("--lr-range wants LOW below HIGH, and --lr-count at least 2")
-    lrs = learning_rates(low, high, args.lr_count)
-    try:
-        parser.check_seeds(args.seed, args.seeds)
-        optimizers = cli.parse_optimizers(args.optimizers)
+    lrs = learning_rates(low, high, options.lr_count)
+
+    @cache
+    def make_data(seed: int) -> TensorDataset:
+        dataset = make_dataset(seed, options.samples, options.noise)
+        return TensorDataset(*(tensor.to(options.device) for tensor in dataset.tensors))
+
+    with parser.refusing():
+        optimizers = parse_optimizers(options.optimizers)
         for label, spec in optimizers.items():
             if "lr" in spec.keywords:
                 raise ValueError(f"{label!r} names its own lr, but here every rate is tried")
-        tiny = {"lrs": lrs[:2], "seeds": 1, "epochs": 1, "n_samples": 1, "device": args.device}
-        cli.try_optimizers(optimizers, lambda one: list(compare(one, **tiny)))
-    except (ValueError, RuntimeError) as error:
-        parser.error(str(error))
+        problem = Problem(Net, LOSS, options.epochs, options.batch_size)
+        training = Training(options.seed, make_data(options.seed), lrs[0])
+        try_optimizers(optimizers, partial(take_a_step, problem, training))
 
-    layout = cli.layout(optimizers, 8, 27, 12, 17, 8, 7)
-    header = "best lr", "loss [quartiles]", "good decades", f"steps to {args.target:g}"
-    print(layout.format("optimizer", "call", *header, "diverged", "seconds"))
-    sweeps, interrupted = {}, False
-    settings = args.epochs, args.batch_size, args.samples, args.noise, args.device
-    try:
-        for label, sweep in compare(
-            optimizers, lrs, args.seeds, args.seed, *settings, cli.progress_of_many
-        ):
-            sweeps[label] = sweep
-            row = table_row(sweep, args.target)
-            print(layout.format(label, optimizers[label].call, *row), flush=True)
-            if not sweep.stacked:
-                print(cli.ONE_BY_ONE.format(label))
-    except KeyboardInterrupt:
-        if not sweeps:
-            raise
-        interrupted = True
-
-    print(*conclusions(sweeps), sep="\n")
-    rows = (
-        (label, lr, args.seed + k, loss)
-        for label, sweep in sweeps.items()
-        for lr, losses in zip(sweep.lrs, sweep.final_losses.tolist(), strict=True)
-        for k, loss in enumerate(losses)
+    columns = {
+        "best lr": ">8",
+        "loss": ">27",
+        "good rates": ">18",
+        f"steps to {options.target:g}": ">17",
+        "seconds": ">7",
+    }
+    report = Report(options, table(optimizers, **columns))
+    runs = report.collect(
+        compare(
+            optimizers,
+            lrs,
+            make_data,
+            seeds=range(options.seed, options.seed + options.seeds),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            progress=report.progress,
+        ),
+        lambda label, run: (label, optimizers[label].call, *table_row(run, options.target)),
     )
-    return cli.finish(args, draw(sweeps), CSV_HEADER, rows, interrupted)
+    for sentence in conclusions({label: Sweep(run) for label, run in runs.items()}):
+        report.say(sentence)
+    rows = (
+        (label, training.lr, training.seed, loss)
+        for label, run in runs.items()
+        for training, loss in zip(run.trainings, run.final_losses.tolist(), strict=True)
+    )
+    return report.save(draw(runs), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_main(main)

@@ -4,31 +4,45 @@ The gradients are exact or, with --noise, stochastic, with the same draws for ev
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from lab import plotting
+from lab.commands import (
+    Parser,
+    animation_path,
+    finite_float,
+    non_negative_float,
+    one_of,
+    positive_float,
+    positive_int,
+)
+from lab.report import Report, keeping, run_main
+from lab.specs import parse_optimizer, parse_optimizers, try_optimizers
+from lab.trainings import MOVED_NOTHING, silent, without_progress
 
 import torch
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.optim import Optimizer
 
-import cli
-import plotting
+from settings import SEED
 from surfaces import SURFACES, Point, Surface
-from training import descend
 
 SURFACE = "valley"
 OPTIMIZERS = [
     "SGD=optimizers.SGD",
-    "Momentum=optimizers.SGD(momentum=0.5)",
+    "Momentum 0.5=optimizers.SGD(momentum=0.5)",
     "Adagrad=optimizers.Adagrad",
     "RMSprop=optimizers.RMSprop(alpha=0.9)",
     "Adam=optimizers.Adam(betas=(0.9, 0.99))",
 ]
 STEPS = 50
 NOISE = 0.0
-SEED = 0
 TARGET = 0.01
 TUNING_LRS = [float(f"{10 ** (i / 8):.2g}") for i in range(-32, 9)]  # 0.0001 to 10, 8 a decade
 FRAMES = 100  # of an animation, at most
@@ -39,64 +53,137 @@ EXAMPLES = """\
   python compare_paths.py --surface all"""
 
 CSV_HEADER = ("optimizer", "step", "x", "y", "loss")
+Window = tuple[Point, Point]  # (lowest x, highest x), (lowest y, highest y)
 
 
-class Descent(NamedTuple):
+@dataclass
+class Descent:
     """One optimizer's way down: what `compare` yields."""
 
-    path: Tensor  # (steps + 1, 2), the start first
-    losses: Tensor  # (steps + 1,)
+    formula: Callable[[Tensor], Tensor]
+    points: Tensor  # (steps at most + 1, 2), the start first
     lr: float | None  # as tuned; None if the optimizer's own was used
+    steps: int = 0  # taken
+    error: BaseException | None = None  # what ended it early
+    stopped: str = ""  # where that was, and why
+
+    @cached_property
+    def path(self) -> Tensor:
+        """The points that were reached (steps + 1, 2)."""
+        return self.points[: self.steps + 1]
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The losses there (steps + 1,)."""
+        return self.formula(self.path)
 
     @property
     def diverged_at(self) -> int | None:
         """The step after which the point or its loss was not finite; None if they always were."""
-        finite = self.path.isfinite().all(1) & self.losses.isfinite()
-        return first(~finite)
+        return first(~(self.path.isfinite().all(1) & self.losses.isfinite()))
+
+    @property
+    def remarks(self) -> list[str]:
+        moved = self.error or not torch.equal(self.path[0], self.path[-1])
+        return [] if moved or self.path[1:].ne(self.path[0]).any() else [MOVED_NOTHING]
+
+
+def compare(
+    surface: Surface,
+    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
+    start: Point | None = None,
+    steps: int = STEPS,
+    noise: float = NOISE,
+    seed: int = SEED,
+    tune: Collection[str] = (),
+    progress: Callable = silent,
+) -> Iterator[tuple[str, Descent]]:
+    """Descend `surface` once per optimizer; yield (label, Descent) as each arrives.
+
+    `optimizers` maps a label to whatever makes the optimizer from param groups; this script's five
+    by default, at the surface's own learning rate. `noise` is the standard deviation of what is
+    added to each element of the gradient. Those labelled in `tune` get their own best rate, and so
+    do the five where the surface has no rate of its own.
+    """
+    if optimizers is None:
+        optimizers = parse_optimizers(OPTIMIZERS, surface.lr)
+        tune = tune if surface.lr else optimizers
+    start = start or surface.start
+    generator = torch.Generator().manual_seed(seed)
+    draws = noise * torch.randn(steps, 2, generator=generator, dtype=torch.float64)
+    for label, make_optimizer in optimizers.items():
+        torch.manual_seed(seed)
+        lr = best_lr(surface, start, make_optimizer, draws) if label in tune else None
+        run = Descent(surface.formula, torch.tensor([start] * (steps + 1), dtype=torch.float64), lr)
+        path = descend(surface.formula, start, make_optimizer, draws, [lr] if lr else None)
+        with keeping(run):
+            for points in progress(label)(path, steps):
+                run.steps += 1
+                run.points[run.steps] = points[0]
+        yield label, run
+
+
+def descend(
+    formula: Callable[[Tensor], Tensor],
+    start: Point,
+    make_optimizer: Callable[..., Optimizer],
+    noise: Tensor,
+    lrs: list[float] | None = None,
+) -> Iterator[Tensor]:
+    """Descend a surface from `start` by its gradient plus one row of `noise` a step.
+
+    `formula` maps points (n, 2) to values (n,), and `noise` (steps, 2) may be zeros. With `lrs`,
+    all n rates descend at once, each a param group whose one parameter is a row of the points;
+    without, n is 1 and the optimizer's own rate is used. Yields the points (n, 2) after each step,
+    in float64, and ends early when none of them is finite any more.
+    """
+    groups = [{}] if lrs is None else [{"lr": lr} for lr in lrs]
+    points = torch.tensor([start] * len(groups), dtype=torch.float64)
+    rows = points.unbind()
+    optimizer = make_optimizer(
+        [{"params": [row]} | group for row, group in zip(rows, groups, strict=True)]
+    )
+
+    def closure() -> Tensor:
+        leaf = points.clone().requires_grad_()
+        loss = formula(leaf).sum()
+        for row, grad in zip(rows, *torch.autograd.grad(loss, leaf), strict=True):
+            row.grad = grad + disturbance
+        return loss.detach()
+
+    for disturbance in noise:  # noqa: B007 (the closure reads it)
+        optimizer.step(closure)
+        yield points.clone()
+        if not points.isfinite().all(1).any():
+            return
+
+
+def best_lr(
+    surface: Surface, start: Point, make_optimizer: Callable[..., Optimizer], noise: Tensor
+) -> float:
+    """Return the rate of TUNING_LRS with the lowest loss over the last tenth of the steps.
+
+    Of those whose path stays in the window, if there are any: a tangle teaches nothing.
+    """
+    try:
+        paths = list(descend(surface.formula, start, make_optimizer, noise, TUNING_LRS))
+    except ValueError:  # LBFGS takes one param group only
+        each = [descend(surface.formula, start, make_optimizer, noise, [lr]) for lr in TUNING_LRS]
+        paths = [torch.cat(points) for points in zip(*each, strict=False)]
+    paths = torch.stack(paths)  # (steps, rates, 2)
+    losses = surface.formula(paths[-max(1, len(noise) // 10) :]).mean(0)
+    losses = losses.masked_fill(~losses.isfinite(), math.inf)
+    low, high = torch.tensor(window_around(surface, start), dtype=paths.dtype).T
+    inside = ((low <= paths) & (paths <= high)).all(2).all(0)
+    if (losses[inside] < surface.formula(torch.tensor(start, dtype=torch.float64))).any():
+        losses = losses.masked_fill(~inside, math.inf)
+    return TUNING_LRS[int(losses.argmin())]
 
 
 def first(condition: Tensor) -> int | None:
     """Return the first index at which `condition` holds, or None."""
     indices = condition.nonzero()
     return int(indices[0]) if len(indices) else None
-
-
-def compare(
-    surface: Surface,
-    optimizers: dict[str, Callable] | None = None,
-    start: Point | None = None,
-    steps: int = STEPS,
-    noise: float = NOISE,
-    seed: int = SEED,
-    tune: Collection[str] = (),
-) -> Iterator[tuple[str, Descent]]:
-    """Descend `surface` once per optimizer; yield (label, Descent) as each arrives.
-
-    `optimizers` maps a label to whatever makes the optimizer from param groups; this script's five
-    by default, at the surface's own learning rate. `noise` is the standard deviation of what is
-    added to each element of the gradient. Those labelled in `tune` get their own best rate.
-    """
-    if optimizers is None:
-        optimizers = cli.parse_optimizers(OPTIMIZERS, surface.lr)
-    generator = torch.Generator().manual_seed(seed)
-    draws = noise * torch.randn(steps, 2, generator=generator, dtype=torch.float64)
-    for label, make_optimizer in optimizers.items():
-        torch.manual_seed(seed)
-        way = surface.formula, start or surface.start, make_optimizer, draws
-        lr = best_lr(*way) if label in tune else None
-        path = descend(*way, lrs=[lr] if lr else None)[:, 0]
-        yield label, Descent(path, surface.formula(path), lr)
-
-
-def best_lr(formula: Callable, start: Point, make_optimizer: Callable, noise: Tensor) -> float:
-    """Return the rate of TUNING_LRS with the lowest loss over the last tenth of the steps."""
-    try:
-        paths = descend(formula, start, make_optimizer, noise, TUNING_LRS)
-        losses = formula(paths[-max(1, len(noise) // 10) :]).mean(0)
-    except ValueError:  # LBFGS takes one param group only
-        each = [descend(formula, start, make_optimizer, noise, [lr]) for lr in TUNING_LRS]
-        losses = torch.stack([formula(path[-1, 0]) for path in each])
-    return TUNING_LRS[losses.nan_to_num(math.inf, neginf=math.inf).argmin()]
 
 
 def lowest(surface: Surface) -> float | None:
@@ -106,7 +193,7 @@ def lowest(surface: Surface) -> float | None:
     return surface.formula(torch.tensor(surface.minima[0], dtype=torch.float64)).item()
 
 
-def window_around(surface: Surface, start: Point | None) -> tuple[Point, Point]:
+def window_around(surface: Surface, start: Point | None) -> Window:
     """Return the surface's window, made larger if `start` lies outside it."""
     if start is None:
         return surface.window
@@ -118,7 +205,7 @@ def window_around(surface: Surface, start: Point | None) -> tuple[Point, Point]:
     )
 
 
-def left_at(path: Tensor, window: tuple[Point, Point]) -> int | None:
+def left_at(path: Tensor, window: Window) -> int | None:
     """Return the first step whose point lies outside the window, or None."""
     low, high = torch.tensor(window, dtype=path.dtype).T
     return first(((path < low) | (path > high)).any(1))
@@ -127,13 +214,13 @@ def left_at(path: Tensor, window: tuple[Point, Point]) -> int | None:
 # ---------------------------------------------------------------- the figure
 
 
-def values_in(window: tuple[Point, Point], surface: Surface) -> tuple[Tensor, Tensor, Tensor]:
+def values_in(window: Window, surface: Surface) -> tuple[Tensor, Tensor, Tensor]:
     """Return the coordinates x (201,) and y (201,) of a grid over the window, and z (201, 201)."""
     x, y = (torch.linspace(low, high, 201, dtype=torch.float64) for low, high in window)
     return x, y, surface.formula(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
 
 
-def draw_contours(axes: Axes, surface: Surface, window: tuple[Point, Point]) -> None:
+def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
     """Draw the surface's contours, and its minima or its saddle."""
     x, y, z = values_in(window, surface)
     height = z - z.min()
@@ -155,7 +242,7 @@ def draw_contours(axes: Axes, surface: Surface, window: tuple[Point, Point]) -> 
     axes.set(xlabel="x", ylabel="y", xlim=window[0], ylim=window[1])
 
 
-def draw_paths(axes: Axes, runs: dict[str, Descent], window: tuple[Point, Point]) -> list:
+def draw_paths(axes: Axes, runs: dict[str, Descent], window: Window) -> list:
     """Draw each path with its steps, and a larger dot at its end; return both, per optimizer."""
     colors = plotting.colors(runs)
     # A point at infinity cannot be drawn; ten windows away is as good, and out of sight.
@@ -172,9 +259,7 @@ def draw_paths(axes: Axes, runs: dict[str, Descent], window: tuple[Point, Point]
     return artists
 
 
-def draw_losses(
-    axes: Axes, runs: dict[str, Descent], surface: Surface, window: tuple[Point, Point]
-) -> list:
+def draw_losses(axes: Axes, runs: dict[str, Descent], surface: Surface, window: Window) -> list:
     """Draw each run's height above the minimum on a logarithmic axis; return the lines.
 
     A surface without a minimum has its plain loss drawn on a linear axis, within the window's.
@@ -186,8 +271,7 @@ def draw_losses(
     lines = []
     for label, run in runs.items():
         height = (run.losses - (floor or 0)).clamp(low - 9 * (high - low), 10 * high)
-        name = label if run.lr is None else f"{label}, lr={run.lr:g}"
-        name = name if run.diverged_at is None else f"{name} (diverged)"
+        name = plotting.name(label, run.lr, run.diverged_at is not None)
         lines += axes.plot(height, color=colors[label], label=name)
     axes.set(xlabel="Steps", ylabel="Loss", ylim=(low, high))
     if floor is not None:
@@ -196,9 +280,13 @@ def draw_losses(
     return lines
 
 
-def draw(surface: Surface, runs: dict[str, Descent], start: Point | None = None) -> Figure:
+def draw(
+    surface: Surface,
+    runs: dict[str, Descent] | Iterable[tuple[str, Descent]],
+    start: Point | None = None,
+) -> Figure:
     """Return the figure: the paths down the surface, and beside them the losses."""
-    return draw_race(surface, runs, start)[0]
+    return draw_race(surface, dict(runs), start)[0]
 
 
 def draw_race(
@@ -233,7 +321,7 @@ def animate(
     surface: Surface,
     runs: dict[str, Descent],
     start: Point | None = None,
-    progress: Callable[[range], Iterator[int]] = iter,
+    progress: Callable[[Iterable, int], Iterable] = without_progress,
 ) -> FuncAnimation:
     """Return an animation of the race, with a rest at its end."""
     figure, racers = draw_race(surface, runs, start)
@@ -252,7 +340,7 @@ def animate(
     return FuncAnimation(
         figure,
         show,
-        frames=lambda: progress(range(len(moments))),
+        frames=lambda: progress(range(len(moments)), len(moments)),
         save_count=len(moments),
         cache_frame_data=False,
     )
@@ -261,31 +349,28 @@ def animate(
 # ---------------------------------------------------------------- the table and the command line
 
 
-def table_row(
-    surface: Surface, run: Descent, window: tuple[Point, Point], target: float
-) -> tuple[str, ...]:
-    """Return the end, loss, distance, steps to the target and fate, as the table shows them."""
+def table_row(surface: Surface, run: Descent, window: Window, target: float) -> tuple[str, ...]:
+    """Return the cells of a row: the end, its loss and distance, steps to the target, its fate."""
     floor, end = lowest(surface), run.path[-1]
     distance, reached = "-", None
     if floor is not None:
         minima = torch.tensor(surface.minima, dtype=end.dtype)
         distance = f"{(minima - end).norm(dim=1).min():.2g}"
         reached = first(run.losses - floor < target)
-    fate = ""
+    fate = run.stopped
     if run.diverged_at is not None:
         fate = f"diverged at step {run.diverged_at}"
-    elif (left := left_at(run.path, window)) is not None:
+    elif not fate and (left := left_at(run.path, window)) is not None:
         fate = f"left the window at step {left}"
     point = f"({end[0]:.3g}, {end[1]:.3g})"
-    steps = "-" if reached is None else str(reached)
-    return point, f"{run.losses[-1]:.3g}", distance, steps, fate
+    return point, f"{run.losses[-1]:.3g}", distance, "-" if reached is None else str(reached), fate
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, EXAMPLES)
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLES, "compare_paths.png")
     parser.add_argument(
         "--surface",
-        type=surface_name,
+        type=one_of([*SURFACES, "all"], "surface"),
         metavar="NAME",
         default=SURFACE,
         help=f"{', '.join(SURFACES)}, or all: a gallery (default: {SURFACE})",
@@ -293,18 +378,16 @@ def make_parser() -> cli.Parser:
     parser.add_optimizers(OPTIMIZERS, "SGD, Momentum, Adagrad, RMSprop and Adam of optimizers.py")
     parser.add_argument(
         "--start",
-        type=cli.finite_float,
+        type=finite_float,
         nargs=2,
         metavar=("X", "Y"),
         help="where every path begins (default: the surface's own start)",
     )
-    parser.add("--steps", cli.positive_int, STEPS, "steps of each optimizer")
-    parser.add(
-        "--noise", cli.non_negative_float, NOISE, "standard deviation of the gradient's noise"
-    )
+    parser.add("--steps", positive_int, STEPS, "steps of each optimizer")
+    parser.add("--noise", non_negative_float, NOISE, "standard deviation of the gradient's noise")
     parser.add_argument(
         "--lr",
-        type=cli.positive_float,
+        type=positive_float,
         help="learning rate where a SPEC names none (default: the surface's, or else as --tune)",
     )
     parser.add_argument(
@@ -312,88 +395,97 @@ def make_parser() -> cli.Parser:
         action="store_true",
         help="where a SPEC names no lr, find the one that ends lowest on this surface",
     )
-    parser.add(
-        "--target", cli.positive_float, TARGET, "height above the minimum that is near enough"
-    )
+    parser.add("--target", positive_float, TARGET, "height above the minimum that is near enough")
     parser.add_argument(
-        "--animate",
-        type=cli.animation_path,
-        metavar="PATH",
-        help="the race, as .gif, .html or .mp4",
+        "--animate", type=animation_path, metavar="PATH", help="the race, as .gif, .html or .mp4"
     )
-    parser.add_common_options(SEED, "compare_paths.png")
     return parser
 
 
-def surface_name(text: str) -> str:
-    if text not in SURFACES and text != "all":
-        hint = cli.nearest(text, [*SURFACES, "all"])
-        raise cli.argparse.ArgumentTypeError(f"unknown surface {text!r}{hint}")
-    return text
+def parse(argv: list[str] | None) -> Namespace:
+    """Parse the words into options, with `specs`: the optimizers of each surface by name."""
+    parser = make_parser()
+    options = parser.parse(argv)
+    gallery = options.surface == "all"
+    if gallery and (options.start or options.animate):
+        parser.error("--start and --animate go with one surface, not with all")
+    if options.tune and options.lr:
+        parser.error("--lr and --tune exclude each other")
+    options.start = tuple(options.start) if options.start else None
+    names = list(SURFACES) if gallery else [options.surface]
+    options.lrs = {k: None if options.tune else options.lr or SURFACES[k].lr for k in names}
+    with parser.refusing():
+        options.specs = {
+            name: parse_optimizers(options.optimizers, lr) for name, lr in options.lrs.items()
+        }
+        formula, start = SURFACES[names[0]].formula, SURFACES[names[0]].start
+        try_optimizers(
+            options.specs[names[0]],
+            lambda spec: list(descend(formula, start, spec, torch.zeros(1, 2))),
+        )
+    return options
+
+
+def descend_all(report: Report, options: Namespace, name: str) -> dict[str, Descent]:
+    """Descend a surface with all its optimizers; fill the rows of its table."""
+    surface, specs = SURFACES[name], options.specs[name]
+    texts = dict(zip(specs, options.optimizers, strict=True))
+    window = window_around(surface, options.start)
+
+    def row(label: str, run: Descent) -> tuple[str, ...]:
+        *cells, fate = table_row(surface, run, window, options.target)
+        return label, *cells, parse_optimizer(texts[label], run.lr or options.lrs[name]).call, fate
+
+    runs = compare(
+        surface,
+        specs,
+        options.start,
+        options.steps,
+        options.noise,
+        options.seed,
+        tune=[label for label, spec in specs.items() if "lr" not in spec.keywords],
+        progress=report.progress,
+    )
+    return report.collect(runs, row)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser()
-    args = parser.parse(argv)
-    gallery = args.surface == "all"
-    if gallery and (args.start or args.animate):
-        parser.error("--start and --animate go with one surface, not with all")
-    if args.tune and args.lr:
-        parser.error("--lr and --tune exclude each other")
-    start = tuple(args.start) if args.start else None
-    try:
-        names = list(SURFACES) if gallery else [args.surface]
-        lrs = {name: None if args.tune else args.lr or SURFACES[name].lr for name in names}
-        optimizers = {name: cli.parse_optimizers(args.optimizers, lrs[name]) for name in names}
-        specs, surface = optimizers[names[0]], SURFACES[names[0]]
-        cli.try_optimizers(specs, lambda one: list(compare(surface, one, steps=1)))
-    except ValueError as error:
-        parser.error(str(error))
+    options = parse(argv)
+    first, *others = options.specs
+    columns = {
+        "optimizer": f"{max(map(len, ['optimizer', *options.specs[first]]))}",
+        "end": "20",
+        "loss": ">8",
+        "distance": ">8",
+        f"steps to {options.target:g}": ">15",
+        "call": "",
+    }
+    report = Report(options, columns, f"{first}: {SURFACES[first].lesson}")
+    runs = {first: descend_all(report, options, first)}
+    for name in others:
+        if not report.interrupted:
+            report.head(f"{name}: {SURFACES[name].lesson}")
+            runs[name] = descend_all(report, options, name)
 
-    layout = f"{{:{max(map(len, ['optimizer', *specs]))}}}  {{:20}}  {{:>8}}  {{:>8}}"
-    layout += "  {:>15}  {}"
-    header = ("optimizer", "end", "loss", "distance", f"steps to {args.target:g}", "call")
-    runs, interrupted = {}, False
-    try:
-        for name, specs in optimizers.items():
-            surface = SURFACES[name]
-            print(f"{name}: {surface.lesson}")
-            print(layout.format(*header))
-            tune = [label for label, spec in specs.items() if "lr" not in spec.keywords]
-            settings = start, args.steps, args.noise, args.seed, tune
-            window = window_around(surface, start)
-            for text, (label, run) in zip(
-                args.optimizers, compare(surface, specs, *settings), strict=True
-            ):
-                runs.setdefault(name, {})[label] = run
-                *cells, fate = table_row(surface, run, window, args.target)
-                call = cli.parse_optimizer(text, run.lr or lrs[name]).call
-                print(layout.format(label, *cells, f"{call}  {fate}".strip()), flush=True)
-    except KeyboardInterrupt:
-        if not runs:
-            raise
-        interrupted = True
-
-    figure = draw_gallery(runs) if gallery else draw(surface, runs[args.surface], start)
-    if args.animate and not interrupted:
-        try:
-            progress = cli.progress("animation", "frame")
-            movie = animate(surface, runs[args.surface], start, progress)
-            plotting.save_animation(movie, args.animate)
-            print(f"saved {args.animate}")
-        except KeyboardInterrupt:
-            interrupted = True
     rows = (
-        (*([name] if gallery else []), label, step, *point, loss)
+        (*([name] if others else []), label, step, *point, loss)
         for name, descents in runs.items()
         for label, run in descents.items()
         for step, (point, loss) in enumerate(
             zip(run.path.tolist(), run.losses.tolist(), strict=True)
         )
     )
-    header = ("surface", *CSV_HEADER) if gallery else CSV_HEADER
-    return cli.finish(args, figure, header, rows, interrupted)
+    header = ("surface", *CSV_HEADER) if others else CSV_HEADER
+    if others:
+        return report.save(draw_gallery(runs), header, rows)
+    race = SURFACES[first], runs[first], options.start
+    movies = {}
+    if options.animate:
+        movies[options.animate] = lambda: plotting.save_animation(
+            animate(*race, report.progress("animation")), options.animate
+        )
+    return report.save(draw(*race), header, rows, movies)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_main(main)

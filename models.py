@@ -1,8 +1,5 @@
 """The regression net that every optimizer trains."""
 
-from collections.abc import Iterable
-
-import torch
 from torch import Tensor, nn
 
 
@@ -21,12 +18,3 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.predict(self.hidden(x).relu())
-
-
-def make_nets(seeds: Iterable[int]) -> list[Net]:
-    """Return one net per seed, each as `Net()` right after `torch.manual_seed(seed)` is."""
-    nets = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        nets.append(Net())
-    return nets

@@ -4,21 +4,22 @@ Each step is one function: read it beside what it prints. Every number and every
 is computed there and then.
 """
 
+import argparse
 import copy
 import importlib
 import tempfile
 from pathlib import Path
 
+from lab.report import run_main
+
 import torch
-from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import StepLR
 
-import cli
 from data import make_dataset, make_loader
 from models import Net
+from settings import LOSS, SEED
 from training import evaluate, train
 
-SEED = 0
 LR = 0.05
 EPOCHS = 4
 
@@ -84,7 +85,7 @@ def zero_grad(optim):
     print(f"gradient after one backward(): {seen[0]}, after a second: {seen[1]}")
     print(f"after zero_grad(): {seen[2]}, and after one more backward(): {seen[3]}")
 
-    dataset = make_dataset(seed=SEED)
+    dataset = make_dataset(SEED)
     losses = {True: [], False: []}
     for clears in losses:
         net = new_net()
@@ -94,9 +95,9 @@ def zero_grad(optim):
             for x, y in loader:
                 if clears:
                     optimizer.zero_grad()
-                mse_loss(net(x), y).backward()
+                LOSS(net(x), y).backward()
                 optimizer.step()
-            losses[clears].append(evaluate(net, dataset))
+            losses[clears].append(evaluate(net, dataset, LOSS))
     print(f"loss after every {EPOCHS} epochs")
     print(f"    with zero_grad():  {format_losses(losses[True][EPOCHS - 1 :: EPOCHS])}")
     print(f"    without it:        {format_losses(losses[False][EPOCHS - 1 :: EPOCHS])}")
@@ -111,14 +112,14 @@ def step(optim):
     """
     net = new_net()
     optimizer = optim.SGD(net.parameters(), lr=LR)
-    x, y = make_dataset(seed=SEED).tensors
-    loss = mse_loss(net(x), y)
+    x, y = make_dataset(SEED).tensors
+    loss = LOSS(net(x), y)
     loss.backward()
     before = net.predict.bias.item()
     by_hand = before - LR * net.predict.bias.grad.item()
     optimizer.step()
     after = net.predict.bias.item()
-    loss_after = mse_loss(net(x), y).item()
+    loss_after = LOSS(net(x), y).item()
     print(f"bias {before:.6f}, gradient {net.predict.bias.grad.item():.6f}, lr {LR}")
     print(f"by hand {by_hand:.6f}, by step() {after:.6f}: differ by {abs(by_hand - after):.1e}")
     print(f"the loss went from {loss.item():.4f} to {loss_after:.4f}")
@@ -132,7 +133,7 @@ def closure(optim):
     SGD calls it once a step. LBFGS tries several points before it moves (it is torch's in either
     case; this repository writes out the methods of the lesson).
     """
-    x, y = make_dataset(seed=SEED).tensors
+    x, y = make_dataset(SEED).tensors
     result = {}
     makers = {
         "SGD": lambda params: optim.SGD(params, lr=LR),
@@ -146,13 +147,13 @@ def closure(optim):
             nonlocal calls
             calls += 1
             optimizer.zero_grad()  # noqa: B023 (called before the names change)
-            loss = mse_loss(net(x), y)  # noqa: B023
+            loss = LOSS(net(x), y)  # noqa: B023
             loss.backward()
             return loss
 
         for _ in range(3):
             optimizer.step(closure)
-        result[name] = {"calls": calls, "loss": mse_loss(net(x), y).item()}
+        result[name] = {"calls": calls, "loss": LOSS(net(x), y).item()}
         print(f"{name}: 3 steps, {calls} calls of the closure, loss {result[name]['loss']:.4f}")
     try:
         optimizer.step()
@@ -168,10 +169,10 @@ def state_dict(optim):
     An optimizer remembers: Adam keeps two moments and a step count for every parameter. A run that
     loads the net alone starts them from nothing.
     """
-    batches = [*make_loader(make_dataset(seed=SEED))]
+    batches = [*make_loader(make_dataset(SEED))]
 
     def steps(net, optimizer, first, last):
-        return train(net, optimizer, batches[first:last], epochs=1)
+        return list(train(net, optimizer, batches[first:last], LOSS, epochs=1))
 
     net = new_net()
     uninterrupted = steps(net, optim.Adam(net.parameters(), lr=LR), 0, 30)[20:]
@@ -211,7 +212,7 @@ def add_param_group(optim):
 
     As in fine-tuning: first only the last layer learns, then all do.
     """
-    dataset = make_dataset(seed=SEED)
+    dataset = make_dataset(SEED)
     loader = make_loader(dataset)
     net = new_net()
     net.hidden.requires_grad_(False)
@@ -220,10 +221,10 @@ def add_param_group(optim):
     result = {}
 
     def report(phase):
-        train(net, optimizer, loader, EPOCHS)
+        list(train(net, optimizer, loader, LOSS, EPOCHS))
         moved = (net.hidden.weight - first_weights).abs().max().item()
         rates = [group["lr"] for group in optimizer.param_groups]
-        result[phase] = {"moved": moved, "loss": evaluate(net, dataset), "lrs": rates}
+        result[phase] = {"moved": moved, "loss": evaluate(net, dataset, LOSS), "lrs": rates}
         print(f"{phase}: learning rates {rates}, loss {result[phase]['loss']:.4f}")
         print(f"    the hidden layer's weights have moved by at most {moved:.4f}")
 
@@ -243,11 +244,11 @@ def schedule(optim):
     groups = [{"params": net.hidden.parameters()}, {"params": net.predict.parameters(), "lr": 0.01}]
     optimizer = optim.SGD(groups, lr=LR)
     scheduler = StepLR(optimizer, step_size=2, gamma=0.1)
-    loader = make_loader(make_dataset(seed=SEED))
+    loader = make_loader(make_dataset(SEED))
     rates = []
     for epoch in range(EPOCHS):
         rates.append([group["lr"] for group in optimizer.param_groups])
-        losses = train(net, optimizer, loader, epochs=1)
+        losses = list(train(net, optimizer, loader, LOSS, epochs=1))
         scheduler.step()
         shown = ", ".join(f"{rate:.4g}" for rate in rates[-1])
         print(
@@ -260,7 +261,11 @@ STEPS = [param_groups, zero_grad, step, closure, state_dict, add_param_group, sc
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.Parser(__doc__, EXAMPLES)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"examples:\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--optimizers-from",
         choices=["torch.optim", "optimizers"],
@@ -275,4 +280,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_main(main)

@@ -10,18 +10,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from lab.specs import parse_optimizers
+from lab.stacking import train_all
+from lab.trainings import Problem, Training
 
 import torch
 from torch.utils.data import DataLoader
 
-import cli
 from compare_learning_rates import LR_COUNT, LR_RANGE, learning_rates
-from compare_optimizers import BATCH_SIZE, EPOCHS, LR, OPTIMIZERS
-from data import make_dataset, make_loader, stack_datasets
-from models import Net, make_nets
-from training import train, train_many
+from data import make_dataset, make_loader
+from models import Net
+from settings import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZERS, SEED
+from training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT_FLOOR = """
@@ -54,16 +58,15 @@ def process(*words: str) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def train_all(make: Callable[[], DataLoader], loop: Callable = train, epochs: int = EPOCHS) -> None:
+def train_four(make_loader: Callable, loop: Callable, epochs: int = EPOCHS) -> None:
     """Train the tutorial's four nets."""
-    for make_optimizer in cli.parse_optimizers(OPTIMIZERS, LR).values():
+    for make_optimizer in parse_optimizers(OPTIMIZERS, LR).values():
         net = Net()
-        loop(net, make_optimizer(net.parameters()), make(), epochs)
+        list(loop(net, make_optimizer(net.parameters()), make_loader(), LOSS, epochs))
 
 
-def textbook_loop(net, optimizer, loader, epochs):
+def textbook_loop(net, optimizer, loader, loss_function, epochs):
     """The training loop as tutorials have it."""
-    loss_function = torch.nn.MSELoss()
     losses = []
     for _ in range(epochs):
         for x, y in loader:
@@ -78,11 +81,11 @@ def textbook_loop(net, optimizer, loader, epochs):
 
 def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> None:
     """Train the tutorial's four from every seed, at every rate: the data and nets included."""
-    seeds = range(n_seeds)
-    dataset = stack_datasets(make_dataset(seed=seed) for seed in seeds)
-    specs = cli.parse_optimizers(OPTIMIZERS, None if lrs else LR)
-    for make_optimizer in specs.values():
-        train_many(make_nets(seeds), make_optimizer, dataset, make_loader, EPOCHS, lrs)
+    problem = Problem(Net, LOSS, EPOCHS, BATCH_SIZE)
+    data = {seed: make_dataset(seed) for seed in range(n_seeds)}
+    trainings = [Training(seed, data[seed], lr) for lr in lrs or [None] for seed in data]
+    for make_optimizer in parse_optimizers(OPTIMIZERS, None if lrs else LR).values():
+        assert train_all(problem, trainings, make_optimizer).stacked or len(trainings) == 1
 
 
 def compare_stacks(plain: Callable[[], object]) -> None:
@@ -106,8 +109,41 @@ print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 """
 
 
+@contextmanager
+def busy(n_processes: int):
+    """Keep so many other processes busy."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n_processes)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def compare_load(folder: str) -> None:
+    """Print what both sweeps take beside two busy processes, against their quiet time."""
+    script, figure = str(ROOT / "compare_learning_rates.py"), str(Path(folder, "figure.png"))
+    for n_seeds in ("10", "100"):
+        sweep = process(script, "--no-show", "--output", figure, "--seeds", n_seeds)
+        times = []
+        for _ in range(3):
+            quiet = seconds(sweep)
+            with busy(2):
+                times.append((seconds(sweep), quiet))
+        loaded, quiet = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = statistics.median(a / b for a, b in times)
+        print(
+            f"sweep of {n_seeds} seeds: quiet {quiet:.1f} s, beside two busy processes "
+            f"{loaded:.1f} s: ratio {ratio:.2f}",
+            flush=True,
+        )
+
+
 def main() -> None:
-    dataset = make_dataset()
+    dataset = make_dataset(SEED)
 
     def ours():
         return make_loader(dataset, BATCH_SIZE)
@@ -119,28 +155,29 @@ def main() -> None:
         return lambda: [None for _ in range(EPOCHS) for batch in loader]
 
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    train_all(ours)  # warm
+    train_four(ours, train)  # warm
     with tempfile.TemporaryDirectory() as folder:
         figure = str(Path(folder, "figure.png"))
         run = process(str(ROOT / "compare_optimizers.py"), "--no-show", "--output", figure)
         floor = process("-c", IMPORT_FLOOR.replace("floor.png", str(Path(folder, "floor.png"))))
         compare("default run", run, "import floor", floor, pairs=9)
+        compare_load(folder)
     compare("our loader", serve(ours()), "default collation", serve(textbook()), pairs=9)
     compare(
         "our loader and loop",
-        lambda: train_all(ours),
+        lambda: train_four(ours, train),
         "textbook's",
-        lambda: train_all(textbook, textbook_loop),
+        lambda: train_four(textbook, textbook_loop),
         pairs=9,
     )
     compare(
         "one epoch: our loader and loop",
-        lambda: train_all(ours, epochs=1),
+        lambda: train_four(ours, train, epochs=1),
         "textbook's with two workers",
-        lambda: train_all(lambda: textbook(2), textbook_loop, epochs=1),
+        lambda: train_four(lambda: textbook(2), textbook_loop, epochs=1),
         pairs=3,
     )
-    compare_stacks(lambda: train_all(ours))
+    compare_stacks(lambda: train_four(ours, train))
     print("peak memory of 1000 seeds × 4 optimizers × 9 rates:", end=" ", flush=True)
     subprocess.run([sys.executable, "-c", MEMORY], check=True, cwd=ROOT)
 

@@ -1,8 +1,16 @@
 """What the tests of the scripts share."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
+import torch
 from hypothesis import settings
+from torch.utils.data import DataLoader, TensorDataset
 
 settings.register_profile("no clock", parent=settings.default, deadline=None)
 settings.load_profile("no clock")
@@ -22,6 +30,19 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def homework(workdir, monkeypatch):
+    """Write a file of homework into the working directory."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(source, name="homework"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (workdir / f"{name}.py").write_text(source)
+
+    yield write
+    sys.modules.pop("homework", None)
+
+
 def exit_status(main, words):
     """Return the exit status of a script's main, whichever way it ends."""
     try:
@@ -39,3 +60,61 @@ def assert_refused(main, words, message, workdir, capsys):
     assert err.count("\n") == 1
     assert message in err
     assert {path: path.read_bytes() for path in workdir.iterdir()} == before
+
+
+class SmallNet(torch.nn.Module):
+    """A net that stays as it is, whatever a learner makes of models.py."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(1, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def small_data(seed, n_samples=100):
+    """Return a data set that stays as it is, whatever a learner makes of data.py."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 2 * torch.rand(n_samples, 1, generator=generator) - 1
+    return TensorDataset(x, (3 * x).sin() + 0.1 * torch.randn(x.shape, generator=generator))
+
+
+def textbook_training(dataset, make_net, make_optimizer, loss_function, seed, epochs, batch_size):
+    """Return the losses of a training as every tutorial writes it, and the net."""
+    loader = DataLoader(
+        dataset, batch_size, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    torch.manual_seed(seed)
+    net = make_net()
+    optimizer = make_optimizer(net.parameters())
+    losses = []
+    for _ in range(epochs):
+        for x, y in loader:
+
+            def closure(x=x, y=y):
+                optimizer.zero_grad()
+                loss = loss_function(net(x), y)
+                loss.backward()
+                return loss
+
+            losses.append(optimizer.step(closure).item())
+    return losses, net
+
+
+def start_script(name, *words, shell=None, env=None, **streams):
+    """Start a script as its own process, without a screen, and with Ctrl-C working.
+
+    In a shell's background job SIGINT is ignored, and children inherit that. `shell` is a command
+    whose $0 and $@ are the words.
+    """
+    command = [sys.executable, str(Path(__file__).parents[1] / name), *words]
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    return subprocess.Popen(
+        ["sh", "-c", shell, *command] if shell else command,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams,
+        env=environment | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from conftest import assert_refused, exit_status
+from conftest import SmallNet, assert_refused, exit_status, small_data
+from torch.utils.data import DataLoader
 
-import cli
 import compare_batch_sizes as script
-from data import make_dataset, make_loader
-from models import Net
+import settings
+from data import make_dataset
 
 FAST = ["--no-show", "--epochs", "2", "--samples", "64"]
 
@@ -22,42 +22,55 @@ def run_main(*words):
 def loss_of(net, dataset):
     x, y = dataset.tensors
     with torch.no_grad():
-        return torch.nn.functional.mse_loss(net(x), y).item()
+        return settings.LOSS(net(x), y).item()
+
+
+def linear_net():
+    return torch.nn.Linear(1, 1)
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.01)
 
 
 @pytest.mark.parametrize("batch_size", [100, 16, 1])
 def test_losses_are_those_of_a_plain_loop(batch_size):
-    dataset = make_dataset(100)
-    ((_, run),) = script.compare(
-        cli.parse_optimizer("Adam", 0.01), (batch_size,), dataset, epochs=3
+    def adam(params):
+        return torch.optim.Adam(params, lr=0.01)
+
+    ((_, run),) = script.compare(adam, [batch_size], small_data, SmallNet, seed=5, epochs=3)
+    dataset = small_data(5)
+    torch.manual_seed(5)
+    net = SmallNet()
+    optimizer = adam(net.parameters())
+    loader = DataLoader(
+        dataset, batch_size, shuffle=True, generator=torch.Generator().manual_seed(0)
     )
-    torch.manual_seed(0)
-    net = Net()
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.9, 0.99))
-    loader, expected, updates = make_loader(dataset, batch_size), [loss_of(net, dataset)], 0
+    expected, updates = [loss_of(net, dataset)], 0
     for _ in range(3):
         for x, y in loader:
             optimizer.zero_grad()
-            torch.nn.functional.mse_loss(net(x), y).backward()
+            settings.LOSS(net(x), y).backward()
             optimizer.step()
             updates += 1
         expected.append(loss_of(net, dataset))
     assert run.losses == expected
     assert run.updates_per_epoch == updates / 3
+    assert run.steps == updates
     assert run.seconds[0] == 0
     assert run.seconds == sorted(run.seconds)
     assert len(run.seconds) == 4
 
 
 def test_every_batch_size_starts_at_the_same_loss():
-    runs = dict(script.compare(batch_sizes=(64, 8, 1), dataset=make_dataset(64), epochs=1))
+    runs = dict(script.compare(sgd, ("full", 8, 1, 999), small_data, SmallNet, epochs=1))
     assert len({run.losses[0] for run in runs.values()}) == 1
-    assert [run.updates_per_epoch for run in runs.values()] == [1, 8, 64]
+    assert {size: run.updates_per_epoch for size, run in runs.items()} == {100: 1, 8: 13, 1: 100}
 
 
 def test_gradient_noise_is_that_of_sampling_without_replacement():
     torch.manual_seed(0)
-    net, dataset = Net(), make_dataset(1000)
+    net, dataset = SmallNet(), small_data(0, 1000)
     each = torch.stack([script.gradient(net, *dataset[i : i + 1]) for i in range(1000)])
     full = each.mean(0)
     torch.testing.assert_close(full, script.gradient(net, *dataset.tensors), rtol=1e-3, atol=1e-5)
@@ -72,7 +85,7 @@ def test_gradient_noise_is_that_of_sampling_without_replacement():
 
 def test_gradient_noise_counts_whole_batches_only():
     torch.manual_seed(0)
-    net, dataset = Net(), make_dataset(33)
+    net, dataset = SmallNet(), small_data(0, 33)
     full = script.gradient(net, *dataset.tensors)
     # Each whole batch leaves out one sample: how far that takes the gradient can be listed.
     rows = [[j for j in range(33) if j != i] for i in range(33)]
@@ -96,7 +109,9 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     with (workdir / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(script.CSV_HEADER)
-    runs = dict(script.compare(batch_sizes=(64, 32, 1), dataset=make_dataset(64), epochs=2))
+    runs = dict(
+        script.compare(None, (64, 32, 1), lambda seed: make_dataset(seed, n_samples=64), epochs=2)
+    )
     for size, run in runs.items():
         mine = [row for row in rows if row["batch_size"] == str(size)]
         assert [float(row["loss"]) for row in mine] == run.losses
@@ -111,26 +126,43 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
 
 
 def test_a_diverging_run_is_a_result(workdir, capsys):
-    assert run_main("--optimizer", "SGD(lr=1e6)", "--epochs", "9") == 0
+    assert run_main("--optimizer", "SGD(lr=1e12)", "--epochs", "9") == 0
     assert capsys.readouterr().out.count("diverged at step") == 3
-    runs = dict(script.compare(lambda p: torch.optim.SGD(p, lr=1e6), (8,), make_dataset(64)))
-    assert runs[8].diverged_at <= 8
+
+    def wild(params):
+        return torch.optim.SGD(params, lr=1e12)
+
+    runs = dict(script.compare(wild, (8,), small_data, linear_net))
+    assert runs[8].diverged_at <= 13
     assert len(runs[8].losses) == 2
     assert not math.isfinite(runs[8].losses[-1])
+    assert "(diverged)" in script.draw(runs, 100).axes[0].lines[0].get_label()
 
 
-def test_an_interruption_saves_what_is_finished(workdir, capsys, monkeypatch):
-    whole = script.compare
+def test_a_last_step_to_infinity_is_divergence_too():
+    def once(params):
+        return torch.optim.SGD(params, lr=1e30)
 
-    def compare(*args, **kwargs):
-        for i, item in enumerate(whole(*args, **kwargs)):
-            if i == 1:
-                raise KeyboardInterrupt
-            yield item
+    ((_, run),) = script.compare(once, ("full",), small_data, linear_net, epochs=3)
+    assert run.diverged_at == 2
+    assert run.steps == 1
 
-    monkeypatch.setattr(script, "compare", compare)
-    assert run_main("--csv", "a.csv") == 130
-    assert (workdir / "a.csv").read_text().count("\n") == 1 + 3
+
+def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
+    homework(
+        "import torch\n"
+        "class Fails(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        self.count = getattr(self, 'count', 0) + 1\n"
+        "        if self.count == 3:\n"
+        "            raise RuntimeError('boom')\n"
+        "        return super().step(closure)\n"
+    )
+    assert run_main("--optimizer", "homework.Fails", "--csv", "a.csv") == 1
+    out = capsys.readouterr().out
+    assert out.count("failed at step 3: RuntimeError: boom\n") == 2
+    sizes = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
+    assert [sizes.count(size) for size in ("64", "32", "1")] == [3, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,79 +1,76 @@
-"""The data and its mini-batches."""
+"""The data set by its seed, and its mini-batches by the ordinary DataLoader's."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, TensorDataset
 
-from data import make_dataset, make_loader, stack_datasets
-
-
-def test_dataset_is_the_tutorials():
-    x, y = make_dataset().tensors
-    assert x.shape == y.shape == (1000, 1)
-    assert x.dtype == y.dtype == torch.float32
-    assert torch.equal(x.sort(0).values, torch.linspace(-1, 1, 1000).unsqueeze(1))
-    noise = y - x**2
-    assert abs(noise.std().item() - 0.1) < 0.01
-    assert abs(noise.mean().item()) < 0.01
+from data import make_dataset, make_loader
 
 
-def test_without_noise_y_is_x_squared():
-    x, y = make_dataset(50, noise=0, seed=3).tensors
-    assert torch.equal(y, x * x)
+def numbered(n_samples):
+    """A data set of two columns whose rows can be told apart."""
+    x = torch.arange(2.0 * n_samples).reshape(n_samples, 2)
+    return TensorDataset(x, -x[:, :1])
 
 
-def test_seed_fixes_noise_and_order_of_rows_whatever_the_global_generator_does():
-    torch.manual_seed(1)
-    first = make_dataset(100, seed=5)
-    torch.manual_seed(2)
-    assert torch.equal(first[:][0], make_dataset(100, seed=5)[:][0])
-    assert torch.equal(first[:][1], make_dataset(100, seed=5)[:][1])
-    other = make_dataset(100, seed=6)
-    assert not torch.equal(first[:][0], other[:][0])
-    by_x = [dataset[:][1][dataset[:][0].argsort(0).flatten()] for dataset in (first, other)]
-    assert not torch.equal(*by_x)
+@given(n_samples=st.integers(1, 70), batch_size=st.integers(1, 90), seed=st.integers(0, 2**64 - 1))
+def test_the_mini_batches_are_those_of_an_ordinary_loader(n_samples, batch_size, seed):
+    dataset = numbered(n_samples)
+    torch.manual_seed(seed)  # which must not matter
+    ours = make_loader(dataset, batch_size)
+    ordinary = DataLoader(
+        dataset, batch_size, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    assert len(ours) == len(ordinary)
+    for _ in range(3):
+        for mine, other in zip(ours, ordinary, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
 
 
 @given(n_samples=st.integers(1, 70), batch_size=st.integers(1, 90))
 def test_an_epoch_serves_every_sample_once_with_the_smaller_batch_last(n_samples, batch_size):
-    dataset = make_dataset(n_samples)
-    loader = make_loader(dataset, batch_size)
-    batches = list(loader)
+    batches = list(make_loader(numbered(n_samples), batch_size))
     full, rest = divmod(n_samples, batch_size)
     assert [len(x) for x, _ in batches] == [batch_size] * full + [rest] * (rest > 0)
-    assert len(loader) == len(batches)
-    pairs = torch.cat([torch.cat([x, y], 1) for x, y in batches]).tolist()
-    assert sorted(pairs) == sorted(torch.cat(dataset[:], 1).tolist())
+    rows = torch.cat([x[:, 0] for x, _ in batches])
+    assert sorted(rows.tolist()) == list(range(0, 2 * n_samples, 2))
+    assert all(torch.equal(y, -x[:, :1]) for x, y in batches)
 
 
 def test_each_epoch_has_its_own_order_and_each_loader_the_same_epochs():
-    dataset = make_dataset(64)
-
-    def epochs(seed):
-        loader = make_loader(dataset, 8, seed)
+    def epochs():
+        loader = make_loader(numbered(64), 8)
         return [torch.cat([x for x, _ in loader]) for _ in range(3)]
 
-    one, again, other = epochs(0), epochs(0), epochs(1)
+    one, again = epochs(), epochs()
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one[0], one[1])
-    assert not torch.equal(one[0], other[0])
 
 
 def test_loading_leaves_the_global_generator_alone():
-    loader = make_loader(make_dataset(10), 4)
+    loader = make_loader(numbered(10), 4)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_batch_size_beyond_any_tensor_gives_the_full_batch():
-    assert [len(x) for x, _ in make_loader(make_dataset(10), 2**63 - 1)] == [10]
+    assert [len(x) for x, _ in make_loader(numbered(10), 2**63 - 1)] == [10]
 
 
-def test_stacked_datasets_keep_each_in_its_column():
-    datasets = [make_dataset(30, seed=seed) for seed in range(3)]
-    x, y = stack_datasets(datasets).tensors
-    assert x.shape == y.shape == (30, 3, 1)
-    for k, dataset in enumerate(datasets):
-        assert torch.equal(x[:, k], dataset.tensors[0])
-        assert torch.equal(y[:, k], dataset.tensors[1])
+def test_a_seed_fixes_noise_and_order_of_rows_whatever_the_global_generator_does():
+    torch.manual_seed(1)
+    first = make_dataset(5, n_samples=100)
+    torch.manual_seed(2)
+    again, other = make_dataset(5, n_samples=100), make_dataset(6, n_samples=100)
+    assert all(torch.equal(a, b) for a, b in zip(first.tensors, again.tensors, strict=True))
+    assert not torch.equal(first.tensors[0], other.tensors[0])
+    assert len(first) == len(other) == 100
+    assert not torch.equal(*(dataset.tensors[1].sort(0).values for dataset in (first, other)))
+
+
+def test_without_noise_the_seed_only_orders_the_rows():
+    one, other = (make_dataset(seed, n_samples=50, noise=0.0) for seed in (1, 2))
+    rows = [sorted(torch.cat(dataset.tensors, 1).tolist()) for dataset in (one, other)]
+    assert rows[0] == rows[1]

@@ -54,7 +54,6 @@ def test_a_frozen_layer_joins_at_a_smaller_learning_rate(optim):
     assert result["frozen"]["moved"] == 0 < result["joined"]["moved"]
     assert result["frozen"]["lrs"] == [tour.LR]
     assert result["joined"]["lrs"] == [tour.LR, tour.LR / 10]
-    assert result["joined"]["loss"] < result["frozen"]["loss"]
 
 
 def test_a_schedule_changes_every_group_from_its_own_start(optim):

@@ -1,8 +1,12 @@
 """Colours, and files that are whole or absent."""
 
-import pytest
+import math
 
-import plotting
+from lab import plotting
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
 
 
 def test_an_optimizer_has_the_same_colour_in_any_company():
@@ -17,7 +21,8 @@ def test_ten_labels_have_ten_colours():
 
 
 def test_colours_run_out_gracefully():
-    assert len(plotting.colors(list(plotting.COLORS) + [str(i) for i in range(20)])) == 25
+    labels = [*plotting.COLORS, *map(str, range(20))]
+    assert list(plotting.colors(labels)) == labels
 
 
 def test_legend_shows_labels_as_they_are():
@@ -69,3 +74,53 @@ def test_the_extension_picks_the_format(tmp_path, name, start):
     figure, _ = plotting.new_figure()
     plotting.save_figure(figure, tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_the_legend_names_the_rate_unless_the_label_does():
+    assert plotting.name("Adam", 0.0123456) == "Adam, lr=0.0123"
+    assert plotting.name("Adam(lr=0.1)", 0.1) == "Adam(lr=0.1)"
+    assert plotting.name("Adam", None, diverged=True) == "Adam (diverged)"
+
+
+def test_a_logarithmic_axis_needs_something_to_show():
+    _, (axes,) = plotting.new_figure()
+    plotting.log_scale(axes.yaxis)
+    assert axes.get_yscale() == "linear"
+    axes.plot([1, 2], [0.1, 20])
+    plotting.log_scale(axes.yaxis)
+    assert axes.get_yscale() == "log"
+    assert axes.get_xscale() == "linear"
+
+
+def test_a_band_lies_between_the_quartiles_and_has_the_lines_colour():
+    _, (axes,) = plotting.new_figure()
+    quartiles = torch.tensor([[1.0, 2], [3, 4], [5, math.inf]])
+    plotting.median_band(axes, [10, 20], quartiles, "Adam", "red")
+    (line,), (band,) = axes.lines, axes.collections
+    assert line.get_xydata().tolist() == [[10, 3], [20, 4]]
+    corners = band.get_paths()[0].vertices.tolist()
+    assert [10, 1] in corners
+    assert [10, 5] in corners
+    assert [20, 2] in corners
+    assert max(y for _, y in corners) > 1e20  # infinity, out of sight
+    assert band.get_alpha() < 0.5
+
+
+def test_panels_are_laid_out_row_by_row():
+    assert [len(plotting.new_figure(n)[1]) for n in (1, 2)] == [1, 2]
+    figure, panels = plotting.new_figure(8, n_rows=2)
+    assert len(panels) == 8
+    figure.canvas.draw()
+    tops = [round(panel.get_position().y1, 2) for panel in panels]
+    assert len(set(tops[:4])) == len(set(tops[4:])) == 1
+    assert tops[0] > tops[4]
+
+
+def test_what_does_not_move_is_frozen_into_one_image():
+    figure, (axes,) = plotting.new_figure()
+    (still,), (moving,) = axes.plot([1, 2]), axes.plot([2, 1])
+    plotting.freeze(figure, [moving])
+    assert moving.get_visible()
+    assert not still.get_visible()
+    assert len(figure.images) == 1
+    assert not plt.get_fignums()

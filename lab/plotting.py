@@ -21,7 +21,8 @@ PALETTE = color_sequences["petroff10"]
 
 # The same optimizer has the same colour in every figure. Those whose curves come to lie on each
 # other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
-COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, strict=False))
+NAMES = ("SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "Momentum 0.5")
+COLORS = dict(zip(NAMES, PALETTE, strict=False))
 
 
 def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -56,7 +57,12 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
 
 
 def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
-    """Make an axis logarithmic, with plain numbers at its ticks: `subs` times powers of ten."""
+    """Make an axis logarithmic, with plain numbers at its ticks: `subs` times powers of ten.
+
+    It stays linear where nothing drawn so far is above zero.
+    """
+    if not axis.get_minpos() < float("inf"):
+        return
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
@@ -77,12 +83,53 @@ def median_band(
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
+def name(label: str, lr: float | None, diverged: bool = False) -> str:
+    """Return what the legend says of an optimizer: with its rate, unless the label names it."""
+    rate = "" if lr is None or "lr=" in label else f", lr={lr:.3g}"
+    return f"{label}{rate}{' (diverged)' if diverged else ''}"
+
+
+def widths(n_lines: int) -> list[float]:
+    """Return line widths for curves that may lie on each other: each later one is thinner."""
+    return [0.8 + 0.7 * (n_lines - 1 - i) / max(1, n_lines - 1) for i in range(n_lines)]
+
+
+def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
+    """Limit the axis of losses: from 0 to `top`, or as far as the highest of the ends needs.
+
+    Where the lowest end would lie flat on it, the axis is logarithmic instead.
+    """
+    top = max(top, 1.2 * max(ends, default=0))
+    lowest = min((end for end in ends if end > 0), default=top)
+    if lowest < top / 50:
+        log_scale(axes.yaxis, subs=(1, 2, 5))
+        axes.set_ylim(lowest / 3, 10 * top)
+    else:
+        axes.set_ylim(0, top)
+
+
 def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
     """Name the lines above the panels, where the legend covers nothing."""
     labels = [line.get_label().replace("$", r"\$") for line in lines]  # no formulas
-    widest = max(map(len, labels), default=0) + 8
-    columns = max(1, int(12 * figure.get_figwidth()) // widest)
-    figure.legend(lines, labels, loc="outside upper left", ncols=columns, frameon=False)
+    figure.legend(
+        lines,
+        labels,
+        loc="outside upper left",
+        ncols=legend_columns([len(label) for label in labels], figure.get_figwidth()),
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.5,
+    )
+
+
+def legend_columns(lengths: Sequence[int], inches: float) -> int:
+    """Return how many columns a legend of labels so long may have, to fit into the width."""
+    for columns in range(len(lengths), 1, -1):
+        rows = -(-len(lengths) // columns)
+        widths = [max(lengths[i : i + rows]) + 6 for i in range(0, len(lengths), rows)]
+        if sum(widths) <= 12 * inches:
+            return columns
+    return 1
 
 
 @contextmanager
@@ -97,8 +144,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Save the figure whole or not at all; the extension of `path` picks the format."""
+    path = Path(path)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
 
@@ -153,11 +201,12 @@ def animation_writer(path: Path, fps: int) -> animation.AbstractMovieWriter:
     raise ValueError(f"{str(path)!r} is no .gif, .html or .mp4")
 
 
-def save_animation(movie: animation.Animation, path: Path, fps: int = 12) -> None:
+def save_animation(movie: animation.Animation, path: Path | str, fps: int = 12) -> None:
     """Save the animation whole or not at all; the extension of `path` picks the format.
 
     An .html is one self-contained page with play, pause and a slider.
     """
+    path = Path(path)
     frames = {"animation.frame_format": "jpeg"}  # of a page, half as large as png
     with whole_file(path) as temporary, plt.rc_context(frames):
         movie.save(temporary, animation_writer(path, fps), dpi="figure")

@@ -1,0 +1,197 @@
+"""The command line: a parser, the options that scripts share, and the types of their words."""
+
+import argparse
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lab.plotting import animation_writer
+from lab.specs import describe, nearest
+
+import matplotlib
+import torch
+from matplotlib.backend_bases import FigureCanvasBase
+
+import settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the options that every script has."""
+
+    def __init__(self, description: str, examples: str, output: str):
+        super().__init__(
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # A number like -1e-3 is a value, not an option (argparse before Python 3.14 lacks the e).
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+        self.add("--seed", seed, settings.SEED, "fixes all that is random")
+        self.add("--output", figure_path, output, "the figure; its extension is its format")
+        self.add_argument("--csv", type=output_path, help="also write the numbers of the figure")
+        self.add_argument("--no-show", action="store_true", help="open no window")
+
+    def add(self, flag: str, kind: Callable[[str], Any], default: Any, text: str) -> None:
+        """Add an option that takes one value and says its default."""
+        help_text = f"{text} (default: {default})"
+        self.add_argument(flag, type=kind, default=default, help=help_text)
+
+    def add_optimizers(self, default: list[str], which: str) -> None:
+        self.add_argument(
+            "--optimizers",
+            nargs="+",
+            metavar="SPEC",
+            default=default,
+            help="[LABEL=]NAME[(keyword=literal, ...)], where NAME is one of settings.py "
+            f"({', '.join(settings.OPTIMIZERS)}), any class of torch.optim, or module.Class of an "
+            f"installed package or a file of yours (default: {which})",
+        )
+
+    def add_lr(self) -> None:
+        self.add("--lr", positive_float, settings.LR, "learning rate where a SPEC names none")
+
+    def add_training(self) -> None:
+        """Add what makes a training: its length and its data."""
+        self.add("--epochs", positive_int, settings.EPOCHS, "passes over the data")
+        self.add("--samples", positive_int, settings.N_SAMPLES, "size of the training set")
+        noise = "standard deviation of y about its curve"
+        self.add("--noise", non_negative_float, settings.NOISE, noise)
+
+    def add_batch_size(self) -> None:
+        text = "samples a step, or all there are"
+        self.add("--batch-size", positive_int, settings.BATCH_SIZE, text)
+
+    def add_target(self) -> None:
+        text = (
+            "a loss; the table tells the first step at which the loss, averaged over the steps "
+            "of an epoch, is below it"
+        )
+        self.add("--target", positive_float, settings.TARGET, text)
+
+    def add_seeds(self, default: int) -> None:
+        text = "train from so many seeds, --seed and those that follow it"
+        self.add("--seeds", positive_int, default, text)
+
+    def parse(self, argv: list[str] | None) -> argparse.Namespace:
+        """Parse the words, and refuse what their types cannot see."""
+        options = self.parse_args(argv)
+        paths = [path for path in vars(options).values() if isinstance(path, Path)]
+        if len({path.resolve() for path in paths}) < len(paths):
+            self.error(f"two outputs name the same file among {', '.join(map(str, paths))}")
+        try:
+            seed(str(options.seed + getattr(options, "seeds", 1) - 1))
+        except argparse.ArgumentTypeError as error:
+            self.error(f"--seed and --seeds: {error}")
+        if options.no_show:
+            matplotlib.use("agg")
+        return options
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Say what is refused in the block, and why, in one line; exit with 2."""
+        try:
+            yield
+        except (ValueError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
+            self.error(str(error))
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+# ---------------------------------------------------------------- types
+
+
+def positive_int(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text[:20]) < 2**63):  # what torch can take
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def positive_float(text: str) -> float:
+    if not 0 < _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+    return float(text)
+
+
+def non_negative_float(text: str) -> float:
+    if not 0 <= _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of 0 or more")
+    return float(text)
+
+
+def finite_float(text: str) -> float:
+    if not math.isfinite(_number(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return float(text)
+
+
+def one_of(names: list[str], what: str) -> Callable[[str], str]:
+    """Return a type that takes one of the names; `what` they name is said where it is none."""
+
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"unknown {what} {text!r}{nearest(text, names)}")
+        return text
+
+    return name
+
+
+def seed(text: str) -> int:
+    try:
+        torch.Generator().manual_seed(int(text))
+    except (ValueError, RuntimeError):
+        limits = "a whole number from -2**63 to 2**64 - 1"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: {limits}") from None
+    return int(text)
+
+
+def device(text: str) -> str:
+    """A device that torch has here."""
+    try:
+        torch.zeros(1, device=text)
+    except Exception as error:  # torch has many ways to say no
+        reason = describe(error).split(". ")[0]
+        raise argparse.ArgumentTypeError(f"torch has no device {text!r} here: {reason}") from None
+    return text
+
+
+def output_path(text: str) -> Path:
+    """A path to write: in a folder that exists and can be written, over no folder or device."""
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    try:
+        tempfile.TemporaryFile(dir=path.resolve().parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
+    return path
+
+
+def figure_path(text: str) -> Path:
+    """A path to write whose extension is a figure format that matplotlib knows."""
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if Path(text).suffix[1:].lower() not in formats:
+        known = ", ".join(sorted(formats))
+        raise argparse.ArgumentTypeError(f"{text!r} has no figure format of these: {known}")
+    return output_path(text)
+
+
+def animation_path(text: str) -> Path:
+    """A path to write whose extension is an animation format that can be made here."""
+    try:
+        animation_writer(Path(text), fps=1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return output_path(text)

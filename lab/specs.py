@@ -1,0 +1,159 @@
+"""The language that names an optimizer: `[LABEL=]NAME[(keyword=literal, ...)]`."""
+
+import ast
+import difflib
+import gc
+import importlib
+import inspect
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from settings import OPTIMIZERS
+
+TORCH_CLASSES = {
+    name: value
+    for name, value in vars(torch.optim).items()
+    if isinstance(value, type)
+    and issubclass(value, torch.optim.Optimizer)
+    and value is not torch.optim.Optimizer
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An optimizer as named on the command line. Called with a net's parameters, it is made.
+
+    `label` stands in tables and legends; `call` is the full call, and parses back.
+    """
+
+    label: str
+    call: str
+    optimizer_class: type
+    keywords: dict[str, Any]
+
+    def __call__(self, params: Iterable) -> torch.optim.Optimizer:
+        return self.optimizer_class(params, **self.keywords)
+
+
+def parse_optimizers(texts: Iterable[str], lr: float | None = None) -> dict[str, Spec]:
+    """Parse specs into {label: Spec}, in order. ValueError names what is wrong, in one line."""
+    specs = {}
+    for text in texts:
+        spec = parse_optimizer(text, lr)
+        if spec.label in specs:
+            raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
+        specs[spec.label] = spec
+    return specs
+
+
+def parse_optimizer(text: str, lr: float | None = None) -> Spec:
+    """Parse one `[LABEL=]NAME[(keyword=literal, ...)]`.
+
+    NAME alone is a preset, or else a class of torch.optim, or `module.Class`; a call spells out
+    its hyperparameters and takes no preset. `lr` is used where the call names none and the class
+    takes one. Only literals are accepted and nothing is evaluated; `module` is imported.
+    """
+    before, equals, after = text.partition("=")
+    has_label = bool(equals) and "(" not in before
+    label, source = (before.strip(), after.strip()) if has_label else (text.strip(), text.strip())
+    if not label or not label.isprintable():
+        raise ValueError(f"{text!r} has no printable label")
+
+    name, arguments = _split_call(OPTIMIZERS.get(source, source), text)
+    optimizer_class = _find_class(name)
+    if lr is not None and "lr" in inspect.signature(optimizer_class).parameters:
+        arguments = {"lr": ast.Constant(lr)} | arguments
+    try:
+        keywords = {key: ast.literal_eval(value) for key, value in arguments.items()}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{text!r}: only literal values are accepted") from error
+    if "lr" in keywords:
+        check_lr(keywords["lr"])
+    call = ", ".join(f"{key}={ast.unparse(value)}" for key, value in arguments.items())
+    return Spec(label, f"{name}({call})", optimizer_class, keywords)
+
+
+def _split_call(source: str, text: str) -> tuple[str, dict[str, ast.expr]]:
+    """Split `NAME(keyword=value, ...)` or `NAME` into its name and its unevaluated values."""
+    form = f"{text!r} is not of the form NAME(keyword=value, ...)"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # `1or 2` and the like would print a warning
+            tree = ast.parse(source, mode="eval").body
+        keywords = tree.keywords if isinstance(tree, ast.Call) else []
+        name = ast.unparse(tree.func if isinstance(tree, ast.Call) else tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(form) from error
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(form)
+    arguments = {keyword.arg: keyword.value for keyword in keywords}
+    if getattr(tree, "args", None) or None in arguments:
+        raise ValueError(f"{text!r}: every hyperparameter needs its keyword")
+    if len(arguments) < len(keywords):
+        raise ValueError(f"{text!r} gives a hyperparameter twice")
+    return name, arguments
+
+
+def _find_class(name: str) -> type:
+    """Return the optimizer class called `name`: one of torch.optim, or `module.Class`."""
+    module_name, _, class_name = name.rpartition(".")
+    if not module_name:
+        if name in TORCH_CLASSES:
+            return TORCH_CLASSES[name]
+        if name in OPTIMIZERS:
+            raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
+        known = list(dict.fromkeys([*OPTIMIZERS, *TORCH_CLASSES]))
+        raise ValueError(f"unknown optimizer {name!r}{nearest(name, known)}")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a learner's own file may fail in any way
+        raise ValueError(f"cannot import {module_name}: {describe(error)}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        names = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(f"{module_name} has no class {class_name!r}{nearest(class_name, names)}")
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise ValueError(f"{name} is not a torch.optim.Optimizer")
+    return found
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return a hint that offers the known names nearest to `word`, or else all of them."""
+    names = {name.lower(): name for name in reversed(known)}
+    close = [names[name] for name in difflib.get_close_matches(word.lower(), names)]
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
+
+
+def describe(error: Exception) -> str:
+    """Return an exception's own message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def check_lr(lr: Any) -> None:
+    if isinstance(lr, int | float) and not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr} is not a finite learning rate above 0")
+
+
+def try_optimizers(specs: dict[str, Spec], take_a_step: Callable[[Spec], object]) -> None:
+    """Take a step with each of them; ValueError passes on why one fails."""
+    # The first optimizer makes torch import its compiler: with what is here already, some
+    # 300,000 objects that live until the end. A garbage collector that walks over them again
+    # and again, and once more at exit, costs a fifth of the start-up time.
+    gc.disable()
+    try:
+        for spec in specs.values():
+            take_a_step(spec)
+    except Exception as error:  # whatever an optimizer may raise
+        raise ValueError(f"{spec.call} does not work here: {describe(error)}") from error
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,83 @@
+"""The command line's words."""
+
+import argparse
+
+from lab import commands
+
+import pytest
+
+
+@pytest.fixture
+def parser():
+    parser = commands.Parser("What for?", "  python script.py", "figure.png")
+    parser.add("--start", commands.finite_float, 0.0, "a number")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (commands.positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "", "x", "nan", "1" * 5000]),
+        (commands.positive_float, {"1e-3": 0.001}, ["0", "-1", "nan", "inf", "x", "", "1e999"]),
+        (commands.non_negative_float, {"0": 0.0, "2": 2.0}, ["-0.1", "nan", "inf", "-inf", "x"]),
+        (commands.finite_float, {"-1e-3": -0.001, "0": 0.0}, ["nan", "inf", "-inf", "1e999", "x"]),
+        (commands.one_of(["bowl"], "surface"), {"bowl": "bowl"}, ["bow", "", "Bowl "]),
+        (commands.seed, {"0": 0, "-3": -3, str(2**64 - 1): 2**64 - 1}, ["x", "1.0", str(2**64)]),
+    ],
+)
+def test_numbers(kind, good, bad):
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError):
+            kind(text)
+
+
+def test_paths(workdir):
+    (workdir / "folder.png").mkdir()
+    assert commands.figure_path("a.png").name == "a.png"
+    for text in ("none/a.png", "folder.png", "a.xyz", "a", "/dev/null"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            commands.figure_path(text)
+    assert [path.name for path in workdir.iterdir()] == ["folder.png"]
+
+
+@pytest.mark.parametrize("text", ["-1e-3", "-1.5E+2", "-.5", "-3", "-3.25"])
+def test_a_negative_number_is_a_value_and_not_an_option(parser, text):
+    assert parser.parse(["--start", text]).start == float(text)
+
+
+def test_an_error_is_one_line_that_names_the_word(parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--start", "nowhere"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "'nowhere' is not a finite number" in err
+
+
+def test_what_is_refused_ends_in_one_line(parser, capsys):
+    with pytest.raises(SystemExit) as stop, parser.refusing():
+        raise ValueError("no\n  such thing")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith("error: no such thing\n")
+
+
+def test_every_default_is_said(parser, capsys):
+    parser.add_optimizers(["Adam"], "one of them")
+    parser.add_lr()
+    parser.add_training()
+    parser.add_batch_size()
+    parser.add_seeds(7)
+    parser.add_target()
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--help"])
+    assert stop.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "What for?" in out
+    assert "examples: python script.py" in out
+    options = parser.parse([])
+    for name in ("seed", "output", "lr", "epochs", "samples", "noise", "batch_size", "target"):
+        assert f"(default: {getattr(options, name)})" in out
+    assert options.seeds == 7
+    assert options.optimizers == ["Adam"]
+    assert not options.no_show

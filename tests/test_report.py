@@ -1,0 +1,283 @@
+"""What happens to results: told as they come, saved whole, whatever happens meanwhile."""
+
+import argparse
+import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import plotting, report
+from lab.report import Interrupted, Report, keeping, show_progress, write_csv
+
+import pytest
+from conftest import start_script
+from hypothesis import given
+from hypothesis import strategies as st
+
+import compare_optimizers
+
+ROOT = Path(compare_optimizers.__file__).parent
+
+
+@dataclass
+class Run:
+    """The least that a report asks of a run."""
+
+    value: int = 0
+    steps: int = 0
+    error: BaseException | None = None
+    stopped: str = ""
+    remarks: tuple = ()
+
+
+def row(label, run):
+    return label, run.value, run.stopped
+
+
+@pytest.fixture
+def make_report(workdir):
+    options = argparse.Namespace(output=Path("a.png"), csv=Path("a.csv"), no_show=True)
+    return lambda: Report(options, {"label": "<6", "value": ">6"})
+
+
+def save(reporter, runs):
+    figure, _ = plotting.new_figure()
+    rows = ((label, run.value) for label, run in runs.items())
+    return reporter.save(figure, ("label", "value"), rows)
+
+
+# ---------------------------------------------------------------- in one process
+
+
+def test_rows_come_one_by_one_and_all_is_saved(make_report, workdir, capsys):
+    reporter = make_report()
+    assert capsys.readouterr().out == "label    value\n"
+    seen = []
+
+    def runs():
+        yield "a", Run(1)
+        seen.append(capsys.readouterr().out)
+        yield "b", Run(2, remarks=("by the way",))
+
+    collected = reporter.collect(runs(), row)
+    assert seen == ["a            1\n"]
+    assert capsys.readouterr().out == "b            2\nb: by the way\n"
+    assert save(reporter, collected) == 0
+    assert capsys.readouterr() == ("saved a.png\nsaved a.csv\n", "")
+    assert (workdir / "a.csv").read_text() == "label,value\na,1\nb,2\n"
+    assert (workdir / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_failed_is_saved_and_the_status_is_one(make_report, workdir, capsys):
+    reporter, bad = make_report(), Run(steps=100)
+    with keeping(bad):
+        raise ValueError("no\nmore")
+    runs = reporter.collect([("bad", bad), ("good", Run(2))], row)
+    assert "bad          0  failed at step 101: ValueError: no more\n" in capsys.readouterr().out
+    assert save(reporter, runs) == 1
+    assert (workdir / "a.csv").read_text() == "label,value\nbad,0\ngood,2\n"
+
+
+def test_an_interruption_keeps_what_is_finished_and_what_had_begun(make_report, workdir, capsys):
+    reporter, begun = make_report(), Run(7, steps=3)
+
+    def runs():
+        yield "a", Run(1)
+        reporter.progress("b")
+        with keeping(begun):
+            raise KeyboardInterrupt
+        yield "c", Run(3)
+
+    collected = reporter.collect(runs(), row)
+    assert collected == {"a": Run(1), "b": begun}
+    assert save(reporter, collected) == 130
+    out, err = capsys.readouterr()
+    assert "b            7  interrupted at step 4\n" in out
+    assert err == "interrupted: what had finished is saved\n"
+    assert (workdir / "a.csv").read_text() == "label,value\na,1\nb,7\n"
+
+
+def test_an_interruption_before_anything_had_begun_goes_on_up(make_report):
+    def runs():
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report().collect(runs(), row)
+
+
+def test_an_interruption_carries_its_run():
+    run = Run()
+    with pytest.raises(Interrupted) as stop, keeping(run):
+        raise KeyboardInterrupt
+    assert stop.value.run is run
+
+
+def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
+    make_report, workdir, capsys, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    reporter = make_report()
+    runs = reporter.collect([("a", Run(1))], row)
+    monkeypatch.setattr(report, "save_figure", full)
+    assert save(reporter, runs) == 1
+    out, err = capsys.readouterr()
+    assert err == "cannot save a.png: No space left on device\n"
+    assert out.endswith("saved a.csv\n")
+    assert [path.name for path in workdir.iterdir()] == ["a.csv"]
+
+
+def test_a_folder_that_vanished_is_told(make_report, workdir, capsys):
+    reporter = make_report()
+    reporter.options.output = workdir / "gone" / "a.png"
+    assert save(reporter, reporter.collect([("a", Run(1))], row)) == 1
+    assert "cannot save" in capsys.readouterr().err
+    assert (workdir / "a.csv").exists()
+
+
+def test_progress_shows_on_a_terminal_only_and_leaves_nothing(monkeypatch, capsys):
+    def show(patience):
+        return list(show_progress("ab", 2, "Adam", patience=patience, pause=-1))
+
+    assert show(-1) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert show(1e9) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")
+    assert show(-1) == ["a", "b"]
+    shown = capsys.readouterr().err
+    assert shown == "\rAdam: 1 of 2\rAdam: 2 of 2\r\x1b[K"
+
+
+@given(st.lists(st.floats(), max_size=5))
+def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    write_csv(str(path), ("optimizer", "loss"), [("莫烦, b", loss) for loss in losses])
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["optimizer", "loss"]
+    assert [row[0] for row in rows] == ["莫烦, b"] * len(losses)
+    assert [repr(float(row[1])) for row in rows] == list(map(repr, losses))
+
+
+# ---------------------------------------------------------------- real processes
+
+QUICK = ["--epochs", "1", "--samples", "64", "--optimizers", "SGD()", "Adam()"]
+LONG = ["--epochs", "40000", "--csv", "a.csv", "--optimizers", "wild=SGD(lr=1e6)", "Adam()"]
+
+
+def wait_for_row(process, start):
+    while not (line := process.stdout.readline()).startswith(start):
+        assert line, process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
+    with start_script("compare_optimizers.py", *LONG) as process:
+        wait_for_row(process, "wild")
+        time.sleep(0.3)  # into the training of Adam
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.01)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted: what had finished is saved\n"
+    row, *saved = out.splitlines()
+    assert row.startswith("Adam")
+    assert "interrupted at step " in row
+    assert saved == ["saved compare_optimizers.png", "saved a.csv"]
+    with Path("a.csv").open() as file:
+        labels = [line["optimizer"] for line in csv.DictReader(file)]
+    assert set(labels) == {"wild", "Adam()"}
+    assert f"at step {labels.count('Adam()') + 1}" in row
+    assert (workdir / "compare_optimizers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
+def test_a_signal_while_torch_is_imported_is_one_line(seconds, workdir):
+    with start_script("compare_optimizers.py", *LONG) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("interrupted: ")
+    assert err.count("\n") == 1
+    assert not list(workdir.glob(".*"))
+
+
+def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
+    with Path("/dev/full").open("w") as full:
+        process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == "cannot write to standard output: No space left on device\n"
+    assert Path("a.csv").read_text().count("\n") == 5
+    assert Path("compare_optimizers.png").exists()
+
+
+def test_a_reader_that_leaves_loses_only_the_table(workdir):
+    with start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert err == "cannot write to standard output: Broken pipe\n"
+    assert Path("a.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "message"),
+    [(">&-", 1, "standard output is closed: the table is not shown\n"), ("2>&-", 0, "")],
+)
+def test_a_closed_stream_loses_nothing_else(closed, status, message, workdir):
+    command = f'"$0" "$@" {closed}'
+    process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", shell=command)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, message)
+    assert Path("a.csv").read_text().startswith("optimizer,seed,step,loss\n")
+    assert Path("compare_optimizers.png").exists()
+
+
+def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdir):
+    words = ["--epochs", "1", "--samples", "64", "--optimizers", "动量=SGD()", "--csv", "a.csv"]
+    process = start_script("compare_optimizers.py", *words, env={"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "\n??" in out
+    assert "动量" in Path("a.csv").read_text(encoding="utf-8")
+
+
+def test_killed_while_it_saves_the_old_file_is_whole(workdir):
+    Path("a.csv").write_text("old")
+    code = (
+        "import os, signal\n"
+        "from lab.report import write_csv\n"
+        "def rows():\n"
+        "    yield from ([i] for i in range(100000))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_csv('a.csv', ['n'], rows())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", code], check=False, env=environment)
+    assert process.returncode == -signal.SIGKILL
+    assert Path("a.csv").read_text() == "old"
+
+
+def test_of_two_runs_into_one_file_one_is_left_whole(workdir):
+    words = ["--epochs", "1", "--samples", "64", "--csv", "a.csv", "--optimizers"]
+    both = [start_script("compare_optimizers.py", *words, spec) for spec in ("SGD()", "Adam()")]
+    for process in both:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    header, *rows = Path("a.csv").read_text().splitlines()
+    assert header == "optimizer,seed,step,loss"
+    assert len(rows) == 2
+    assert len({line.split(",")[0] for line in rows}) == 1
+    assert sorted(path.name for path in workdir.iterdir()) == ["a.csv", "compare_optimizers.png"]

@@ -1,0 +1,459 @@
+"""Many nets at once: the numbers of each alone, or else not at once."""
+
+import math
+
+from lab import stacking
+from lab.report import Interrupted
+from lab.specs import parse_optimizer
+from lab.stacking import IN_TURN, train_all
+from lab.trainings import MOVED_NOTHING, Problem, Training, train_in_turn, without_progress
+
+import pytest
+import torch
+from conftest import SmallNet, small_data
+from torch.nn.functional import mse_loss, smooth_l1_loss
+
+import optimizers
+import training as training_module
+
+SEEDS = range(3, 7)
+PROBLEM = Problem(SmallNet, mse_loss, epochs=6, batch_size=32)
+
+
+def trainings(lrs=(None,), seeds=SEEDS):
+    data = {seed: small_data(seed) for seed in seeds}
+    return [Training(seed, data[seed], lr) for lr in lrs for seed in seeds]
+
+
+def assert_like_alone(runs, problem, all_trainings, make_optimizer):
+    """Assert that each of the runs has the numbers that it has alone, to rounding."""
+    close = {"rtol": 2e-3, "atol": 1e-5}
+    for k, training in enumerate(all_trainings):
+        alone = train_in_turn(problem, [training], make_optimizer, without_progress)
+        torch.testing.assert_close(
+            torch.tensor(runs.history(k)), torch.tensor(alone.history(0)), **close
+        )
+        torch.testing.assert_close(runs.final_losses[k], alone.final_losses[0], **close)
+        for name, value in alone.weights.items():
+            torch.testing.assert_close(runs.weights[name][k], value[0], **close)
+    assert runs.steps_per_epoch == alone.steps_per_epoch
+
+
+STACKING = [
+    "SGD", "SGD(momentum=0.9, nesterov=True)", "RMSprop(centered=True)", "Adam(amsgrad=True)",
+    "AdamW", "Adagrad", "Adadelta(lr=1.0)", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD",
+    "optimizers.Adam", "optimizers.SGD(momentum=0.9)", "optimizers.Rprop", "optimizers.NAdam",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", STACKING)
+def test_a_stack_gives_each_seed_the_numbers_it_has_alone(spec):
+    make_optimizer = parse_optimizer(spec, lr=0.01)
+    runs = train_all(PROBLEM, trainings(), make_optimizer)
+    assert runs.stacked
+    assert runs.remarks == []
+    assert_like_alone(runs, PROBLEM, trainings(), make_optimizer)
+
+
+@pytest.mark.parametrize("spec", ["SGD(momentum=0.8)", "Adam", "RMSprop", "optimizers.Adagrad"])
+def test_so_does_every_learning_rate(spec):
+    every = trainings(lrs=(0.001, 0.01, 0.1))
+    make_optimizer = parse_optimizer(spec)
+    runs = train_all(PROBLEM, every, make_optimizer)
+    assert runs.stacked
+    assert runs.losses.shape == (24, 12)
+    assert runs.lr == 0.001
+    assert_like_alone(runs, PROBLEM, every, make_optimizer)
+
+
+@pytest.mark.parametrize("spec", ["LBFGS(max_iter=3)", "Adafactor"])
+@pytest.mark.parametrize("lrs", [(None,), (0.001, 0.01)])
+def test_what_does_not_treat_elements_alone_is_trained_in_turn(spec, lrs):
+    make_optimizer = parse_optimizer(spec, lr=None if lrs[0] else 0.01)
+    problem = Problem(SmallNet, mse_loss, epochs=2, batch_size=32)
+    runs = train_all(problem, trainings(lrs), make_optimizer)
+    assert not runs.stacked
+    assert runs.remarks == [IN_TURN]
+    assert_like_alone(runs, problem, trainings(lrs), make_optimizer)
+
+
+# ---------------------------------------------------------------- adversaries
+
+
+class Adversary(torch.optim.SGD):
+    """SGD that in some way makes more of a step than each element's own gradient."""
+
+    def __init__(self, params, lr=0.02):
+        super().__init__(params, lr=lr)
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        self.count += 1
+        self.change()
+        super().step()
+        return loss
+
+    def params(self):
+        return [param for group in self.param_groups for param in group["params"]]
+
+    def shrink(self, factor=0.9):
+        for param in self.params():
+            param.grad /= factor + param.grad.norm()
+
+
+class FromStepFour(Adversary):
+    def change(self):
+        if self.count >= 4:
+            self.shrink()
+
+
+class FromStepHundred(Adversary):
+    def change(self):
+        if self.count >= 100:
+            self.shrink()
+
+
+class EveryFifthStep(Adversary):
+    def change(self):
+        if self.count % 5 == 0:
+            self.shrink()
+
+
+class AboveANorm(Adversary):
+    """Clips what is above a norm that only the highest rate reaches."""
+
+    def change(self):
+        torch.nn.utils.clip_grad_norm_(self.params(), 20.0)
+
+
+class AcrossGroups(Adversary):
+    def change(self):
+        norm = sum(param.grad.norm() for param in self.params())
+        for param in self.params():
+            param.grad *= 1 + 0.01 * norm
+
+
+class ByShape(Adversary):
+    def change(self):
+        for param in self.params():
+            if param.ndim > 1:
+                param.grad *= 1.01
+
+
+class ByNumberOfParameters(Adversary):
+    def change(self):
+        for param in self.params():
+            param.grad *= 1 + 1 / param.numel()
+
+
+class DistanceFromTheStart(Adversary):
+    def change(self):
+        if not hasattr(self, "start"):
+            self.start = [param.clone() for param in self.params()]
+        for param, start in zip(self.params(), self.start, strict=True):
+            param.grad *= 1 + 0.01 * (param - start).norm()
+
+
+class OutsideItsState(Adversary):
+    """Keeps an average of all gradients where no state_dict sees it."""
+
+    def change(self):
+        for param in self.params():
+            self.mean = 0.9 * getattr(self, "mean", 0) + 0.1 * param.grad.mean()
+            param.grad += self.mean
+
+
+class RandomDraws(Adversary):
+    def change(self):
+        for param in self.params():
+            param.grad += 0.1 * torch.randn_like(param)
+
+
+class NewData(Adversary):
+    """Puts new tensors into the parameters, as `param.data = ...` does."""
+
+    def change(self):
+        for param in self.params():
+            param.data = param.data * 0.999
+
+
+class TwoCalls(Adversary):
+    """Evaluates the loss a second time further along, as sharpness-aware methods do."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        moves = [0.05 * param.grad / param.grad.norm() for param in self.params()]
+        for param, move in zip(self.params(), moves, strict=True):
+            param += move
+        with torch.enable_grad():
+            closure()
+        for param, move in zip(self.params(), moves, strict=True):
+            param -= move
+        torch.optim.SGD.step(self)
+        return loss
+
+
+class MovesBeforeItLooks(Adversary):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for param in self.params():
+            param *= 1 - 1e-3 * param.norm()
+        with torch.enable_grad():
+            loss = closure()
+        for param in self.params():
+            param /= 1 - 1e-3 * param.norm()
+        return loss
+
+
+class AnotherLoss(Adversary):
+    """Reports twice the loss."""
+
+    def step(self, closure=None):
+        return 2 * super().step(closure)
+
+    def change(self):
+        pass
+
+
+ADVERSARIES = [
+    FromStepFour, FromStepHundred, EveryFifthStep, AboveANorm, AcrossGroups, ByShape,
+    ByNumberOfParameters, DistanceFromTheStart, OutsideItsState, RandomDraws, NewData, TwoCalls,
+    MovesBeforeItLooks, AnotherLoss,
+]  # fmt: skip
+
+
+RATES = 0.01, 0.02, 0.7
+
+
+@pytest.mark.parametrize(
+    ("adversary", "lrs"),
+    [(each, RATES) for each in ADVERSARIES]
+    + [(each, (None,)) for each in ADVERSARIES if each is not AboveANorm],
+)
+def test_an_optimizer_that_couples_elements_is_found_out(adversary, lrs):
+    problem = Problem(SmallNet, mse_loss, epochs=40, batch_size=32)
+    every = trainings(lrs, seeds=(3, 4))
+    runs = train_all(problem, every, adversary)
+    assert not runs.stacked
+    alone = train_in_turn(problem, every[:1], adversary, without_progress)
+    assert runs.history(0) == alone.history(0)
+
+
+def test_element_wise_optimizers_stay_stacked_over_a_thousand_epochs():
+    problem = Problem(SmallNet, mse_loss, epochs=1000, batch_size=50)
+    for spec in ("RMSprop(alpha=0.9)", "Adam(betas=(0.9, 0.99))"):
+        runs = train_all(problem, trainings(seeds=(3, 4)), parse_optimizer(spec, lr=0.01))
+        assert runs.stacked
+
+
+def test_a_training_loop_with_another_loss_is_found_out(monkeypatch):
+    def train(net, optimizer, loader, loss_function, epochs):
+        return training_module.train(net, optimizer, loader, smooth_l1_loss, epochs)
+
+    monkeypatch.setattr(stacking, "train", train)
+    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+
+
+def test_a_final_loss_that_is_not_the_nets_own_is_found_out(monkeypatch):
+    monkeypatch.setattr(stacking, "evaluate", lambda net, dataset, loss: 1.01)
+    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+
+
+@pytest.mark.parametrize("wrong", ["weights", "losses", "grads"])
+def test_a_stack_that_computes_something_else_is_found_out(wrong, monkeypatch):
+    backward = stacking.Stack.backward
+
+    def changed(stack, samples):
+        losses, grads = backward(stack, samples)
+        if wrong == "weights":
+            with torch.no_grad():
+                stack.matrix *= 1.0001
+        if wrong == "losses":
+            losses = losses * 1.001
+        if wrong == "grads":
+            grads *= 1.01
+        return losses, grads
+
+    monkeypatch.setattr(stacking.Stack, "backward", changed)
+    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+
+
+# ---------------------------------------------------------------- nets, losses, ends
+
+
+class Deep(torch.nn.Module):
+    """Another net: more layers, a scalar parameter, a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(1, 5), torch.nn.Tanh(), torch.nn.Linear(5, 5), torch.nn.Linear(5, 1)
+        )
+        self.scale = torch.nn.Parameter(torch.tensor(1.5))
+        self.register_buffer("shift", torch.rand(1))
+
+    def forward(self, x):
+        return self.scale * self.layers(x) + self.shift
+
+
+class Branching(Deep):
+    """Branches on a number, which vmap refuses."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() < 1e9 else x
+
+
+class Dropout(Deep):
+    def forward(self, x):
+        return super().forward(torch.nn.functional.dropout(x, 0.2))
+
+
+@pytest.mark.parametrize(("net", "stacked"), [(Deep, True), (Branching, False), (Dropout, False)])
+@pytest.mark.parametrize("lrs", [(None,), (0.003, 0.01)])
+@pytest.mark.parametrize("loss_function", [mse_loss, smooth_l1_loss])
+def test_any_net_and_loss_works_and_what_vmap_refuses_is_trained_in_turn(
+    net, stacked, lrs, loss_function
+):
+    problem = Problem(net, loss_function, epochs=2, batch_size=32)
+    runs = train_all(problem, trainings(lrs), torch.optim.Adam)
+    assert runs.stacked == stacked
+    assert_like_alone(runs, problem, trainings(lrs), torch.optim.Adam)
+
+
+def test_data_sets_of_unequal_size_are_trained_in_turn():
+    every = [Training(seed, small_data(seed, n_samples=40 + seed)) for seed in SEEDS]
+    runs = train_all(PROBLEM, every, torch.optim.Adam)
+    assert not runs.stacked
+    assert_like_alone(runs, PROBLEM, every, torch.optim.Adam)
+
+
+def test_a_net_that_diverges_leaves_the_others_alone_and_ends():
+    every = trainings(lrs=(0.01, 0.02, 1e12))
+    make_optimizer = parse_optimizer("SGD(momentum=0.8)")
+    runs = train_all(PROBLEM, every, make_optimizer)
+    assert runs.stacked
+    assert runs.final_losses[8:].isinf().all()
+    for k in range(8, 12):
+        alone = train_in_turn(PROBLEM, [every[k]], make_optimizer, without_progress)
+        assert len(runs.history(k)) == len(alone.history(0))
+    assert_like_alone(runs, PROBLEM, every[:8], make_optimizer)
+    assert runs.note().startswith("4 of 12 diverged, from step ")
+
+
+def test_nothing_is_finite_after_a_loss_that_is_not():
+    losses = torch.tensor([[1.0, 1], [math.inf, 2], [3, 3]], dtype=torch.float64)
+    cut, final = stacking.cut_off(losses, torch.tensor([0.5, math.nan]))
+    assert cut.nan_to_num(-1).tolist() == [[1, 1], [torch.finfo(torch.float64).max, 2], [-1, 3]]
+    assert final.tolist() == [math.inf, math.inf]
+
+
+class StopsAt(torch.optim.SGD):
+    """Ctrl-C, or another error, at step 9."""
+
+    error = KeyboardInterrupt
+
+    def step(self, closure=None):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == 9:
+            raise self.error
+        return super().step(closure)
+
+
+def test_an_interrupted_stack_keeps_the_steps_it_has_taken():
+    whole = train_all(PROBLEM, trainings(), torch.optim.SGD)
+    with pytest.raises(Interrupted) as stop:
+        train_all(PROBLEM, trainings(), StopsAt)
+    runs = stop.value.run
+    assert torch.equal(runs.losses, whole.losses[:8])
+    assert runs.note() == "interrupted at step 9"
+    assert runs.seconds > 0
+
+
+def test_an_optimizer_that_fails_in_a_stack_is_a_result():
+    class Fails(StopsAt):
+        error = ZeroDivisionError
+
+    runs = train_all(PROBLEM, trainings(), Fails)
+    assert isinstance(runs.error, ZeroDivisionError)
+    assert runs.note() == "failed at step 9 of seed 3: ZeroDivisionError:"
+    assert len(runs.history(0)) == 8
+
+
+def test_a_stack_that_nothing_moves_says_so():
+    class Still(torch.optim.SGD):
+        def step(self, closure=None):
+            return closure()
+
+    assert train_all(PROBLEM, trainings(), Still).remarks == [MOVED_NOTHING]
+
+
+def test_a_single_training_is_the_plain_loop():
+    runs = train_all(PROBLEM, trainings()[:1], optimizers.Adam)
+    alone = train_in_turn(PROBLEM, trainings()[:1], optimizers.Adam, without_progress)
+    assert runs.history(0) == alone.history(0)
+    assert not runs.stacked
+    assert runs.remarks == []
+
+
+# ---------------------------------------------------------------- threads
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(stacking, "DEFAULT_THREADS", 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_in_use(n_parameters):
+    with stacking.threads_for(n_parameters):
+        return torch.get_num_threads()
+
+
+def test_a_small_stack_uses_one_thread_and_a_large_one_all(two_threads):
+    assert threads_in_use(5000) == 1
+    assert torch.get_num_threads() == 2
+    assert threads_in_use(10**6) == 2
+
+
+def test_the_users_own_number_of_threads_comes_first(two_threads, monkeypatch):
+    torch.set_num_threads(3)
+    assert threads_in_use(5000) == 3
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads_in_use(5000) == 2
+
+
+def test_a_stack_trains_with_the_threads_that_suit_it(two_threads):
+    seen = []
+
+    class Looks(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(torch.get_num_threads())
+            return super().step(closure)
+
+    train_all(PROBLEM, trainings(), Looks)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("n_seeds", [4, 300])
+def test_the_numbers_do_not_depend_on_the_number_of_threads(n_seeds, two_threads, monkeypatch):
+    monkeypatch.setattr(stacking, "WORTH_SHARING", 0)
+    problem = Problem(SmallNet, mse_loss, epochs=2, batch_size=32)
+    every = trainings((0.001, 0.01), range(n_seeds))
+    runs = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        runs.append(train_all(problem, every, torch.optim.Adam))
+    assert runs[0].stacked
+    assert torch.equal(runs[0].losses, runs[1].losses)
+    assert torch.equal(runs[0].final_losses, runs[1].final_losses)

@@ -1,0 +1,187 @@
+"""Trainings one after the other: each as if there were no other, whatever becomes of them."""
+
+import math
+
+from lab.trainings import (
+    MOVED_NOTHING,
+    Problem,
+    Runs,
+    Training,
+    silent,
+    take_a_step,
+    train_in_turn,
+    without_progress,
+)
+
+import pytest
+import torch
+from conftest import SmallNet, small_data, textbook_training
+from torch.nn.functional import l1_loss, mse_loss
+
+PROBLEM = Problem(SmallNet, mse_loss, epochs=3, batch_size=32)
+TRAININGS = [Training(seed, small_data(seed)) for seed in (4, 5, 6)]
+
+
+def adam(params):
+    return torch.optim.Adam(params, lr=0.01)
+
+
+def test_each_is_the_textbooks_training_bit_for_bit():
+    runs = train_in_turn(PROBLEM, TRAININGS, adam, without_progress)
+    assert runs.steps_per_epoch == 4
+    assert runs.lr == 0.01
+    assert not runs.stacked
+    x = torch.linspace(-1, 1, 9).unsqueeze(1)
+    for k, training in enumerate(TRAININGS):
+        losses, net = textbook_training(
+            training.dataset, SmallNet, adam, mse_loss, training.seed, 3, 32
+        )
+        assert runs.history(k) == losses
+        inputs, targets = training.dataset.tensors
+        assert runs.final_losses[k].item() == mse_loss(net(inputs), targets).item()
+        assert torch.equal(runs.predict(x)[k], net(x))
+    assert runs.note() == ""
+    assert runs.remarks == []
+
+
+def test_a_rate_of_its_own_and_another_loss():
+    problem = Problem(SmallNet, l1_loss, epochs=2, batch_size=50)
+    trainings = [Training(4, small_data(4), lr) for lr in (0.1, 0.3)]
+    runs = train_in_turn(problem, trainings, torch.optim.SGD, without_progress)
+    for k, lr in enumerate((0.1, 0.3)):
+        losses, _ = textbook_training(
+            small_data(4), SmallNet, lambda p, lr=lr: torch.optim.SGD(p, lr), l1_loss, 4, 2, 50
+        )
+        assert runs.history(k) == losses
+    assert runs.lr == 0.1
+
+
+class NoisySGD(torch.optim.SGD):
+    """Draws random numbers of its own."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for param in group["params"]:
+                with torch.no_grad():
+                    param += 0.01 * torch.randn_like(param)
+        return loss
+
+
+def test_an_optimizer_that_draws_random_numbers_draws_what_it_does_alone():
+    def noisy(params):
+        return NoisySGD(params, lr=0.1)
+
+    together = train_in_turn(PROBLEM, TRAININGS, noisy, without_progress)
+    for k, training in enumerate(TRAININGS):
+        alone = train_in_turn(PROBLEM, [training], noisy, without_progress)
+        assert together.history(k) == alone.history(0)
+
+
+def test_a_run_that_diverges_ends_there_and_leaves_the_others_alone():
+    runs = train_in_turn(
+        PROBLEM,
+        [Training(4, small_data(4), 1e12), Training(4, small_data(4), 0.1)],
+        lambda params: torch.optim.SGD(params, momentum=0.9),
+        without_progress,
+    )
+    wild, tame = runs.history(0), runs.history(1)
+    assert not math.isfinite(wild[-1])
+    assert all(map(math.isfinite, [*wild[:-1], *tame]))
+    assert len(wild) < len(tame) == 12
+    assert runs.diverged_at() == [len(wild)]
+    assert runs.note() == f"1 of 2 diverged, from step {len(wild)} on"
+    assert runs.final_losses[0] == math.inf
+
+
+def test_a_last_step_to_infinity_is_divergence_too():
+    runs = Runs(TRAININGS[:1], torch.tensor([[2.0], [1.0]]), torch.tensor([math.inf]),
+                SmallNet(), {}, 2, None)  # fmt: skip
+    assert runs.diverged_at() == [3]
+    assert runs.note() == "diverged at step 3"
+    runs.final_losses = torch.tensor([0.5])
+    assert runs.diverged_at() == []
+
+
+class FailsAt(torch.optim.SGD):
+    """Raises `error` at step `at` of every training."""
+
+    at, error = 6, RuntimeError("no\nmore")
+
+    def step(self, closure=None):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == self.at:
+            raise self.error
+        return super().step(closure)
+
+
+def test_an_optimizer_that_fails_leaves_what_it_did():
+    runs = train_in_turn(PROBLEM, TRAININGS[:1], FailsAt, without_progress)
+    whole = train_in_turn(PROBLEM, TRAININGS[:1], torch.optim.SGD, without_progress)
+    assert runs.history(0) == whole.history(0)[:5]
+    assert runs.error is FailsAt.error
+    assert runs.note() == "failed at step 6: RuntimeError: no more"
+    assert 0 < runs.final_losses[0] < math.inf
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_of_many_what_is_complete_is_kept(kind):
+    starts = []
+
+    class FailsInTheThird(FailsAt):
+        error = kind("x")
+
+        def __init__(self, params):
+            super().__init__(params, lr=0.1)
+            starts.append(self)
+            self.at = 6 if len(starts) == 3 else None
+
+    runs = train_in_turn(PROBLEM, TRAININGS, FailsInTheThird, without_progress)
+    assert runs.trainings == TRAININGS[:2]
+    assert runs.losses.shape == (12, 2)
+    assert runs.losses.isfinite().all()
+    assert len(runs.final_losses) == 2
+    assert "at step 6 of seed 6" in runs.note()
+    assert runs.note().startswith("interrupted" if kind is KeyboardInterrupt else "failed")
+
+
+class OutOfPlace(torch.optim.SGD):
+    """The commonest mistake: `param = param - ...`, which makes a new tensor and drops it."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                param = param - group["lr"] * param.grad
+        return loss
+
+
+def test_a_step_that_moves_nothing_is_told():
+    runs = train_in_turn(PROBLEM, TRAININGS[:1], OutOfPlace, without_progress)
+    assert runs.remarks == [MOVED_NOTHING]
+
+
+def test_progress_counts_steps_of_one_and_nets_of_many():
+    seen = []
+
+    def progress(items, total):
+        for item in items:
+            seen.append(total)
+            yield item
+
+    train_in_turn(PROBLEM, TRAININGS[:1], adam, progress)
+    assert seen == [12] * 12
+    seen.clear()
+    train_in_turn(PROBLEM, TRAININGS, adam, progress)
+    assert seen == [3] * 3
+    assert list(silent("Adam")(range(3), 3)) == [0, 1, 2]
+
+
+def test_one_step_shows_what_does_not_work():
+    take_a_step(PROBLEM, TRAININGS[0], adam)
+    with pytest.raises(ValueError, match="2D"):
+        take_a_step(PROBLEM, TRAININGS[0], torch.optim.Muon)
+    with pytest.raises(RuntimeError, match="dense gradients"):
+        take_a_step(PROBLEM, TRAININGS[0], torch.optim.SparseAdam)
