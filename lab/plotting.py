@@ -21,8 +21,8 @@ PALETTE = color_sequences["petroff10"]
 
 # The same optimizer has the same colour in every figure. Those whose curves come to lie on each
 # other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
-NAMES = ("SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "Momentum 0.5")
-COLORS = dict(zip(NAMES, PALETTE, strict=False))
+COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, strict=False))
+COLORS["Momentum 0.5"] = PALETTE[6]
 
 
 def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:

@@ -1,9 +1,12 @@
 """The tutorial's own data, net and settings: these tests fail after homework, and are meant to."""
 
+import re
 import statistics
+from pathlib import Path
 
 from lab.specs import parse_optimizers
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch.nn.functional import mse_loss
@@ -94,3 +97,12 @@ def test_the_default_seed_is_typical():
 def test_data_can_be_fitted_to_the_noise_and_no_further(runs):
     assert 0.009 < runs["Adam"].final_losses[0].item() < 0.012
     assert statistics.mean(runs["Adam"].history(0)[-32:]) == pytest.approx(0.01, abs=0.003)
+
+
+def test_the_tutorial_in_one_piece_gives_the_same_losses_bit_for_bit(runs, monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(import matplotlib.*?)```", readme, re.DOTALL)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    names = {}
+    exec(program, names)
+    assert names["losses"] == {label: run.history(0) for label, run in runs.items()}

@@ -1,0 +1,56 @@
+"""The README's programs, run as they stand there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from conftest import start_script
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_notebooks_snippet_shows_one_figure():
+    (snippet,) = [program for program in PROGRAMS if "import compare, draw" in program]
+    assert snippet.splitlines()[-1].startswith("figure = ")  # or a notebook would show it twice
+    names = {}
+    exec(snippet, names)
+    assert plt.get_fignums() == [names["figure"].number]
+    assert len(names["figure"].axes[0].lines) == 1
+    assert names["runs"]["mine"].losses.shape[1] == 3
+
+
+def test_the_homework_trains_and_is_like_pytorchs(workdir):
+    (homework,) = [program for program in PROGRAMS if "class MyMomentum" in program]
+    Path("homework.py").write_text(homework)
+    (words,) = re.findall(r"^python (compare.*homework.MyMomentum)$", README, re.MULTILINE)
+    script, *arguments = words.split()
+    process = start_script(script, *arguments, "--epochs", "1", "--no-show")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "\nhomework.MyMomentum  homework.MyMomentum(lr=0.01)" in out
+    (check,) = re.findall(r'^python -c "(import torch, homework.*)"$', README, re.MULTILINE)
+    for code, status in ((check, 0), (check.replace("momentum=0.8", "momentum=0.7"), 1)):
+        command = [sys.executable, "-c", code]
+        environment = {"PYTHONPATH": f"{ROOT}:{workdir}:{ROOT / 'tests'}"}
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == b""
+
+
+def test_each_file_that_is_named_is_there():
+    for path in re.findall(r"\]\((figures/[^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 1000
+    for name in re.findall(r"`([a-z_/]+\.(?:py|txt))`", README):
+        assert name == "homework.py" or (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("words", ["pip install -r requirements.txt", "python -m pytest"])
+def test_the_set_up_commands_are_there(words):
+    assert words in README
+    assert torch.__version__.startswith(re.search(r"torch==([\d.]+)", README)[1])
