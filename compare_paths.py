@@ -478,13 +478,13 @@ def main(argv: list[str] | None = None) -> int:
     header = ("surface", *CSV_HEADER) if others else CSV_HEADER
     if others:
         return report.save(draw_gallery(runs), header, rows)
-    race = SURFACES[first], runs[first], options.start
-    movies = {}
+    surface, movies = SURFACES[first], {}
     if options.animate:
         movies[options.animate] = lambda: plotting.save_animation(
-            animate(*race, report.progress("animation")), options.animate
+            animate(surface, runs[first], options.start, report.progress("animation")),
+            options.animate,
         )
-    return report.save(draw(*race), header, rows, movies)
+    return report.save(draw(surface, runs[first], options.start), header, rows, movies)
 
 
 if __name__ == "__main__":

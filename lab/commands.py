@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -87,9 +88,21 @@ class Parser(argparse.ArgumentParser):
             seed(str(options.seed + getattr(options, "seeds", 1) - 1))
         except argparse.ArgumentTypeError as error:
             self.error(f"--seed and --seeds: {error}")
+        self._check_size(options)
         if options.no_show:
             matplotlib.use("agg")
         return options
+
+    def _check_size(self, options: argparse.Namespace) -> None:
+        """Refuse what would need more memory than there is."""
+        needed, there = memory_needed(options), available_memory()
+        if needed > 0.8 * there:
+            sizes = ("samples", "seeds", "lr_count", "epochs", "steps")
+            sizes = {k: v for k, v in vars(options).items() if k in sizes}
+            name = max(sizes, key=lambda name: sizes[name] / self.get_default(name))
+            word = f"--{name.replace('_', '-')} {sizes[name]}"
+            gigabytes = f"{needed / 1e9:.3g} GB of memory, and there are {there / 1e9:.3g}"
+            self.error(f"{word}: this would need about {gigabytes}")
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -101,6 +114,36 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def memory_needed(options: argparse.Namespace) -> float:
+    """Return about how many bytes a script needs for what its options ask for."""
+
+    def count(name: str) -> int:
+        return getattr(options, name, 1)
+
+    n_optimizers = len(getattr(options, "optimizers", [""]))
+    n_trainings = count("seeds") * count("lr_count")
+    # All losses are kept, but where batch sizes are compared: there only one an epoch.
+    steps = count("steps") * count("epochs")
+    if hasattr(options, "batch_size"):
+        steps *= math.ceil(count("samples") / options.batch_size)
+    data = 100 * count("samples") * count("seeds")  # with a loader's lists, while one is served
+    return data + n_trainings * (20_000 + 60 * steps * n_optimizers)
+
+
+def available_memory() -> float:
+    """Return how many bytes of memory are free; infinity where the system does not tell."""
+    try:
+        with Path("/proc/meminfo").open() as lines:
+            kilobytes = dict(line.split(":") for line in lines)["MemAvailable"]
+        return 1024 * float(kilobytes.split()[0])
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 # ---------------------------------------------------------------- types

@@ -2,12 +2,13 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib import animation, color_sequences
+from matplotlib import animation, color_sequences, font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -117,9 +118,31 @@ def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
         loc="outside upper left",
         ncols=legend_columns([len(label) for label in labels], figure.get_figwidth()),
         frameon=False,
+        prop={"family": font_families(labels)},
         handlelength=1.5,
         columnspacing=1.5,
     )
+
+
+# Files of fonts that hold Chinese letters, and most others.
+CJK_FONTS = re.compile(
+    "noto.*cjk|sourcehan|wqy|simhei|simsun|msyh|pingfang|stheiti|hiragino|arialuni|droidsansfall",
+    re.IGNORECASE,
+)
+
+
+def font_families(labels: Iterable[str]) -> list[str]:
+    """Return the font families for the labels: one with Chinese letters, if they have any.
+
+    It is looked for among the files, since matplotlib's own list may be older than the font.
+    """
+    families = list(plt.rcParams["font.family"])
+    if any(letter >= "\u2e80" for label in labels for letter in label):
+        for path in sorted(font_manager.findSystemFonts()):
+            if CJK_FONTS.search(Path(path).name):
+                font_manager.fontManager.addfont(path)
+                return [*families, font_manager.FontProperties(fname=path).get_name()]
+    return families
 
 
 def legend_columns(lengths: Sequence[int], inches: float) -> int:
@@ -142,6 +165,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def missing_letters() -> Iterator[list[str]]:
+    """Yield a list that says afterwards, in a sentence, if letters were drawn as empty boxes."""
+    said = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing from")
+        yield said
+    if any("Glyph" in str(warning.message) for warning in caught):
+        said.append("some letters are boxes: install a font that has them, as Noto Sans CJK")
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
@@ -221,4 +255,5 @@ def save_animation(movie: animation.Animation, path: Path | str, fps: int = 12) 
 def show_figure(figure: Figure) -> None:
     """Open a window where there is a screen, and wait until it is closed."""
     if figure.canvas.required_interactive_framework:
-        plt.show()
+        with missing_letters():
+            plt.show()

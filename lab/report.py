@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lab import interruption
-from lab.plotting import save_figure, show_figure, whole_file
+from lab.plotting import missing_letters, save_figure, show_figure, whole_file
 from lab.specs import Spec, describe
 
 from matplotlib.figure import Figure
@@ -154,8 +154,9 @@ class Report:
 
     def _save(self, path: Path, save: Callable[[], None]) -> None:
         try:
-            save()
-            self.say(f"saved {path}")
+            with missing_letters() as remarks:
+                save()
+            self.say("; ".join([f"saved {path}", *remarks]))
         except OSError as error:
             self.complain(f"cannot save {path}: {error.strerror or error}")
 

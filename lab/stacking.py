@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 
@@ -175,60 +175,76 @@ def train_stack(
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
     stack = Stack(problem, trainings)
-    with threads_for(stack.matrix.numel()):
-        return _train(stack, problem, trainings, make_optimizer, progress)
-
-
-def _train(
-    stack: Stack,
-    problem: Problem,
-    trainings: list[Training],
-    make_optimizer: Callable[..., Optimizer],
-    progress: Progress,
-) -> Runs:
     before = stack.matrix.clone()
     # The middle rate has a shadow throughout, the highest one for an epoch: there gradients grow
     # large, and so shows what treats large ones otherwise.
-    ks = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
-    shadows = [Shadow(problem, trainings, k, make_optimizer) for k in ks]
+    numbers = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
+    shadows = [Shadow(problem, trainings, k, make_optimizer) for k in numbers]
     optimizer = make_optimizer(stack.groups)
     lr = optimizer.param_groups[0].get("lr")
     loader = make_loader(TensorDataset(torch.arange(stack.x.shape[1])), problem.batch_size)
-    batches = (samples for _ in range(problem.epochs) for (samples,) in loader)
+    steps = train_together(stack, shadows, optimizer, loader, problem.epochs)
     losses = stack.matrix.new_empty(problem.epochs * len(loader), len(trainings))
-    done, totals, error, stopped = 0, [], None, ""
-
-    def closure() -> Tensor:
-        losses[done], grads = stack.backward(samples)
-        for shadow in shadows:
-            shadow.look(stack, samples if is_checked else None, losses[done], grads)
-        totals.append(losses[done].sum())
-        return totals[-1]
-
-    try:
-        for samples in progress(batches, len(losses)):  # noqa: B007 (the closure reads them)
-            totals.clear()
-            is_checked = done % (len(loader) + 1) == 0  # once an epoch, at another of its steps
-            returned = optimizer.step(closure)
-            if len(totals) != 1 or returned is not totals[0]:
-                raise Unlike("a step has to call its closure once and return what that returns")
-            for shadow in shadows:
-                shadow.step()
-            done += 1
-            if done == len(loader):
-                shadows = [shadow for shadow in shadows if shadow.alive][:1]
-    except KeyboardInterrupt as interrupt:
-        error, stopped = interrupt, stop_in_words(interrupt, done + 1)
-    final_losses = stack.evaluate()
+    done, error = 0, None
+    with threads_for(stack.matrix.numel()):
+        try:
+            for row in progress(steps, len(losses)):
+                losses[done] = row
+                done += 1
+        except KeyboardInterrupt as interrupt:
+            error = interrupt
+        final_losses = stack.evaluate()
     if not error:
         for shadow in shadows:
             shadow.check_end(stack.matrix, final_losses)
     losses, final_losses = cut_off(losses[:done].double(), final_losses.double())
-    weights = {name: value.detach() for name, value in stack.weights.items()} | stack.buffers
-    remarks = [MOVED_NOTHING] if torch.equal(before, stack.matrix) else []
-    runs = Runs(trainings, losses, final_losses, stack.net, weights, len(loader), lr, stacked=True)
-    runs.error, runs.stopped, runs.remarks = error, stopped, remarks
-    return runs
+    return Runs(
+        trainings,
+        losses,
+        final_losses,
+        net=stack.net,
+        weights={name: value.detach() for name, value in stack.weights.items()} | stack.buffers,
+        steps_per_epoch=len(loader),
+        lr=lr,
+        stacked=True,
+        error=error,
+        stopped=stop_in_words(error, done + 1) if error else "",
+        remarks=[MOVED_NOTHING] if torch.equal(before, stack.matrix) else [],
+    )
+
+
+def train_together(
+    stack: Stack,
+    shadows: list["Shadow"],
+    optimizer: Optimizer,
+    loader: Iterable[tuple[Tensor]],
+    epochs: int,
+) -> Iterator[Tensor]:
+    """Train the nets of a stack, a step at a time; yield the losses (nets,) from before each.
+
+    `loader` serves mini-batches of row numbers. Shadows go along; after an epoch only one does, and
+    the others leave the list.
+    """
+
+    def closure() -> Tensor:
+        nonlocal losses, calls, total
+        losses, grads = stack.backward(samples)
+        for shadow in shadows:
+            shadow.look(stack, losses, grads, samples if is_checked else None)
+        calls, total = calls + 1, losses.sum()
+        return total
+
+    losses = total = None
+    for epoch in range(epochs):
+        for number, (samples,) in enumerate(loader):  # noqa: B007 (the closure reads them)
+            is_checked = number == epoch % len(loader)  # once an epoch, at another of its steps
+            calls = 0
+            if optimizer.step(closure) is not total or calls != 1:
+                raise Unlike("a step has to call its closure once and return what that returns")
+            for shadow in shadows:
+                shadow.step()
+            yield losses
+        shadows[:] = [shadow for shadow in shadows if shadow.alive][:1]
 
 
 def cut_off(losses: Tensor, final_losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,25 +289,26 @@ class Shadow:
         self.first = None  # loss and gradient: what is large here
         self.alive = True  # until it diverges
 
-    def look(self, stack: Stack, samples: Tensor | None, losses: Tensor, grads: Tensor) -> None:
+    def look(self, stack: Stack, losses: Tensor, grads: Tensor, samples: Tensor | None) -> None:
         """Take down what the stack has when its closure is called; with `samples`, to check it."""
         self.grad.copy_(grads[self.k])
-        self.seen = None
+        self.weights = None
         if samples is not None:
-            weights, loss = stack.matrix[self.k].clone(), losses[self.k].clone()
-            self.alive = self.alive and bool(loss.isfinite() & self.grad.isfinite().all())
-            self.first = self.first or (loss, self.grad.clone())
-            self.seen = weights, loss, *stack.data_of(self.k, samples)
+            self.weights, self.loss = stack.matrix[self.k].clone(), losses[self.k].clone()
+            self.batch = stack.data_of(self.k, samples)
+            self.alive = self.alive and bool(self.loss.isfinite() & self.grad.isfinite().all())
+            self.first = self.first or (self.loss, self.grad.clone())
 
     def step(self) -> None:
-        """Take the step that the stack has taken."""
+        """Take the step that the stack has taken; raise Unlike if it was not the net's own."""
         calls = 0
 
         def closure() -> Tensor:
             nonlocal calls
             calls += 1
-            if self.seen:
-                self.check(*self.seen)
+            if self.weights is not None:
+                self.check_weights(self.weights)
+                self.check_gradient()
             for param, grad in zip(self.params, self.grads, strict=True):
                 param.grad = grad
             return self.grad
@@ -300,14 +317,13 @@ class Shadow:
             raise Unlike("alone, a step calls its closure otherwise")
 
     @torch.enable_grad()
-    def check(self, weights: Tensor, loss: Tensor, x: Tensor, y: Tensor) -> None:
-        """Raise Unlike if weights, loss or gradient of the stack are not those of the net alone."""
-        self.check_weights(weights)
+    def check_gradient(self) -> None:
+        """Raise Unlike if the training loop has another loss or gradient than the stack."""
         inert = SGD(self.params, lr=0.0)
-        (mine,) = train(self.net, inert, [(x, y)], self.problem.loss_function, epochs=1)
+        (loss,) = train(self.net, inert, [self.batch], self.problem.loss_function, epochs=1)
         grad = torch.cat([param.grad.flatten() for param in self.params])
         first_loss, first_grad = self.first
-        if abs(mine - loss) > 1e-4 * abs(loss) + 1e-6 * abs(first_loss):
+        if abs(loss - self.loss) > 1e-4 * abs(self.loss) + 1e-6 * abs(first_loss):
             raise Unlike("its loss differs")
         if (grad - self.grad).norm() > 1e-3 * self.grad.norm() + 1e-5 * first_grad.norm():
             raise Unlike("its gradient differs")
@@ -315,7 +331,7 @@ class Shadow:
     def check_weights(self, weights: Tensor) -> None:
         """Raise Unlike if these weights are not the shadow's, to rounding."""
         mine = parameters_to_vector(self.params).detach()
-        bound = 1e-4 * (mine - self.first_weights).norm() + 1e-6 * mine.norm()
+        bound = 1e-5 * (mine - self.first_weights).norm() + 1e-7 * mine.norm()
         if (mine - weights).norm() > bound:
             raise Unlike("its weights differ")
 
