@@ -126,21 +126,19 @@ def judged(sweep: Sweep) -> Tensor:
 
 def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
-    sentences = []
+    lost = [label for label, sweep in sweeps.items() if sweep.median[sweep.best] == math.inf]
+    sentences = [f"{label} diverged at every rate." for label in lost]
+    sweeps = {label: sweep for label, sweep in sweeps.items() if label not in lost}
     losses = {label: judged(sweep) for label, sweep in sweeps.items()}
-    n_seeds = min(map(len, losses.values()))
+    n_seeds = min(map(len, losses.values()), default=0)
     if len(losses) > 1 and n_seeds > 1:
         sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
-        widths = {
-            label: math.log10(high / low)
-            for label, (low, high) in (
-                (label, good_rates(sweep)) for label, sweep in sweeps.items()
-            )
-        }
-        widest = [label for label in widths if widths[label] > max(widths.values()) - 0.01]
+        good = {label: good_rates(sweep) for label, sweep in sweeps.items()}
+        ratios = {label: high / low for label, (low, high) in good.items()}
+        widest = [label for label in ratios if ratios[label] > 0.99 * max(ratios.values())]
         sentences.append(
             f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD:g} times "
-            f"the best loss while the rate grows {10 ** max(widths.values()):.3g}-fold."
+            f"the best loss while the rate grows {max(ratios.values()):.3g}-fold."
         )
     sentences += flattery_in_words(sweeps)
     ends = [label for label, sweep in sweeps.items() if sweep.best in (0, len(sweep.lrs) - 1)]
@@ -183,10 +181,10 @@ def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
 def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
     """Draw final loss against learning rate: median, interquartile band, best rate, divergence."""
     colors = plotting.colors(sweeps)
-    best = [sweep.median.min().item() for sweep in sweeps.values()]
-    lowest = min(quartiles(sweep.final_losses)[0].min().item() for sweep in sweeps.values())
-    first_loss = next(iter(sweeps.values())).losses[0].median().item()
-    top = 3 * max(first_loss, *(loss for loss in best if loss < math.inf))
+    lowest = [quartiles(sweep.final_losses)[0].min().item() for sweep in sweeps.values()]
+    highest = [sweep.median.min().item() for sweep in sweeps.values()]
+    highest.append(next(iter(sweeps.values())).losses[:1].nanmedian().item())  # before training
+    lowest, highest = ([x for x in losses if x < math.inf] for losses in (lowest, highest))
     for i, (label, sweep) in enumerate(sweeps.items()):
         plotting.median_band(axes, sweep.lrs, quartiles(sweep.final_losses), label, colors[label])
         best_lr, best_loss = sweep.lrs[sweep.best], sweep.median[sweep.best].item()
@@ -203,7 +201,8 @@ def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
         )
     plotting.log_scale(axes.xaxis)
     plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
-    axes.set(ylim=(0.8 * lowest, top))
+    if lowest and highest:
+        axes.set(ylim=(0.8 * min(lowest), 3 * max(highest)))
     axes.set(
         xlabel="Learning rate (×: diverged)", ylabel="Loss on the training set, after training"
     )
@@ -238,12 +237,13 @@ def table_row(run: Runs, target: float) -> tuple[str, ...]:
     """Return the cells of a row: best rate, loss there, good rates, steps, seconds, the end."""
     sweep = Sweep(run)
     low, high = good_rates(sweep)
+    all_diverged = sweep.median[sweep.best] == math.inf
     losses = sweep.losses[:, sweep.best].T
     steps = [steps_to_target(history, target, run.steps_per_epoch) for history in losses]
     return (
-        f"{sweep.lrs[sweep.best]:.3g}",
+        "-" if all_diverged else f"{sweep.lrs[sweep.best]:.3g}",
         format_quartiles(judged(sweep), ".5f"),
-        f"{low:.3g} to {high:.3g}",
+        "-" if all_diverged else f"{low:.3g} to {high:.3g}",
         format_quartiles(torch.tensor(steps), ".0f"),
         f"{run.seconds:.2f}",
         run.note(),
@@ -277,6 +277,8 @@ def main(argv: list[str] | None = None) -> int:
     if not low < high or options.lr_count < 2:
         parser.error("--lr-range wants LOW below HIGH, and --lr-count at least 2")
     lrs = learning_rates(low, high, options.lr_count)
+    if len(set(lrs)) < options.lr_count:
+        parser.error(f"--lr-range {low:g} {high:g} is too narrow for {options.lr_count} rates")
 
     @cache
     def make_data(seed: int) -> TensorDataset:

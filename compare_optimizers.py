@@ -71,16 +71,16 @@ def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) 
 def draw_losses(axes: Axes, runs: dict[str, Runs]) -> None:
     """Draw each optimizer's loss against steps: the median of its seeds, and their quartiles."""
     colors = plotting.colors(runs)
-    ends = [0.0]
+    ends = []
     for width, (label, run) in zip(plotting.widths(len(runs)), runs.items(), strict=True):
         bands = quartiles(run.losses)
         steps = range(1, len(run.losses) + 1)
         name = plotting.name(label, run.lr, bool(run.diverged_at()))
         plotting.median_band(axes, steps, bands, name, colors[label], width)
-        if len(bands.T) and bands[1, -1].isfinite():
+        if bands[1, -1:].isfinite().any():
             ends.append(bands[1, -run.steps_per_epoch :].quantile(0.5).item())
     axes.set(xlabel="Steps", ylabel="Loss")
-    plotting.limit_losses(axes, Y_TOP, ends[1:])
+    plotting.limit_losses(axes, Y_TOP, ends)
 
 
 def draw_fits(axes: Axes, runs: dict[str, Runs]) -> None:

@@ -418,7 +418,10 @@ def parse(argv: list[str] | None) -> Namespace:
         options.specs = {
             name: parse_optimizers(options.optimizers, lr) for name, lr in options.lrs.items()
         }
-        formula, start = SURFACES[names[0]].formula, SURFACES[names[0]].start
+        surface = SURFACES[names[0]]
+        if not values_in(window_around(surface, options.start), surface)[2].isfinite().all():
+            raise ValueError(f"--start: {names[0]} is not finite around {options.start}")
+        formula, start = surface.formula, surface.start
         try_optimizers(
             options.specs[names[0]],
             lambda spec: list(descend(formula, start, spec, torch.zeros(1, 2))),

@@ -50,7 +50,7 @@ def train_all(
             runs = None
     if runs is None:
         runs = train_in_turn(problem, trainings, make_optimizer, progress)
-        if len(trainings) > 1:
+        if len(trainings) > 1 and not runs.error:
             runs.remarks.append(IN_TURN)
     runs.seconds = time.perf_counter() - start
     if isinstance(runs.error, KeyboardInterrupt):

@@ -13,6 +13,8 @@ def quartiles(values: Tensor) -> Tensor:
 
     Values that are not finite count as infinite: worse than any other.
     """
+    if not values.numel():
+        return torch.full((3, *values.shape[:-1]), math.inf, dtype=torch.float64)
     # quantile() would interpolate between infinities to nan.
     finite = infinite_where_diverged(values.double()).clamp(max=1e300)
     result = finite.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=-1)

@@ -95,6 +95,8 @@ def test_the_best_rate_and_the_good_ones_around_it():
     assert result.best == 2
     assert script.good_rates(result) == (1e-4, 1e-2)  # the gap at 1.6 ends it
     assert script.good_rates(sweep([1.0, 2.0, math.inf])) == (0.01, 0.01)
+    assert script.good_rates(sweep([2.0, 2.9, 3.1])) == (0.01, 0.1)
+    assert script.good_rates(sweep([3.1, 2.9, 2.0])) == (0.1, 1.0)
 
 
 def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
@@ -122,6 +124,16 @@ def test_the_sentences_follow_from_the_numbers():
     assert script.conclusions(sweeps)[0].endswith(": none.")
 
 
+def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
+    runs = {"lost": made_up([math.inf, math.inf]), "fine": made_up([1.0, 2.0])}
+    sentences = script.conclusions({label: script.Sweep(run) for label, run in runs.items()})
+    assert sentences[0] == "lost diverged at every rate."
+    assert not any("lost" in sentence for sentence in sentences[1:])
+    script.draw(runs).savefig("a.png")
+    script.draw({"lost": runs["lost"]}).savefig("b.png")
+    assert script.conclusions({"lost": script.Sweep(runs["lost"])}) == sentences[:1]
+
+
 def test_with_too_few_seeds_it_says_how_many_would_do():
     sweeps = {label: sweep([3.0, 1.0 + i, 2.0]) for i, label in enumerate("abcd")}
     assert script.conclusions(sweeps)[0] == (
@@ -139,6 +151,14 @@ def test_flattery_is_said_where_it_shows():
     assert sentence == (
         "a would look 50% better if its rate were judged on the seeds that chose it."
     )
+
+
+def test_flattery_of_less_than_a_hundredth_is_not_said():
+    for honest, said in ((1.009, 0), (1.011, 1)):
+        result = sweep([2.0, 1.0], seeds=4)
+        result.final_losses = torch.full((2, 4), honest, dtype=torch.float64)
+        result.median = torch.ones(2, dtype=torch.float64)
+        assert len(script.flattery_in_words({"a": result})) == said
 
 
 def test_a_named_difference_is_a_false_alarm_in_few_tables():
@@ -212,7 +232,14 @@ def test_the_figure_marks_best_rates_and_divergence():
         [False, False, True],
         [False, False, False],
     ]
-    assert left.get_ylim()[1] >= 3  # what did not diverge is not hidden either
+    # From a little below the lowest quartile to three times the loss at the start.
+    assert left.get_ylim() == (pytest.approx(0.8 * 0.5), pytest.approx(3 * 3))
+    assert right.get_yscale() == "log"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "SGD, lr=1",
+        "Adam, lr=1",
+    ]
+    assert [line.get_xdata()[0] for line in right.lines] == [1, 1]
     assert [line.get_label() for line in right.lines] == ["SGD, lr=1", "Adam, lr=1"]
 
 
@@ -251,6 +278,7 @@ def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, cap
         (["--lr-range", "0.1"], "--lr-range"),
         (["--lr-range", "0.1", "inf"], "inf"),
         (["--lr-count", "1"], "--lr-count"),
+        (["--lr-range", "1", "1.0000001"], "too narrow"),
         (["--lr-count", "0"], "--lr-count"),
         (["--seeds", "0"], "--seeds"),
         (["--seeds", "9", "--seed", str(2**64 - 3)], "--seeds"),

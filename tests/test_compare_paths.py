@@ -241,6 +241,50 @@ def test_the_gallery_has_a_panel_per_surface(workdir, capsys):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(runs["bowl"])
 
 
+def test_tuning_prefers_paths_that_stay_in_the_window():
+    surface = SURFACES["rosenbrock"]
+    for maker in (optimizers.Adam, optimizers.RMSprop):
+        ((_, run),) = script.compare(surface, {"a": maker}, tune=["a"])
+        assert script.left_at(run.path, surface.window) is None
+        assert run.losses[-1] < run.losses[0]
+
+
+def test_from_a_session_a_surface_without_a_rate_is_tuned():
+    runs = dict(script.compare(SURFACES["beale"], steps=20))
+    assert None not in {run.lr for run in runs.values()}
+    assert {run.lr for run in dict(script.compare(VALLEY, steps=2)).values()} == {None}
+    figure = script.draw(VALLEY, script.compare(VALLEY, steps=3))
+    assert [line.get_label() for line in figure.axes[1].lines][1] == "Momentum 0.5"
+
+
+def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
+    homework(
+        "import torch\n"
+        "class Fails(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        self.count = getattr(self, 'count', 0) + 1\n"
+        "        if self.count == 3:\n"
+        "            raise RuntimeError('boom')\n"
+        "        return super().step(closure)\n"
+    )
+    assert run_main("--optimizers", "homework.Fails(lr=0.1)", "Adam", "--csv", "a.csv") == 1
+    assert "failed at step 3: RuntimeError: boom\n" in capsys.readouterr().out
+    labels = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
+    assert labels.count("homework.Fails(lr=0.1)") == 3
+    assert labels.count("Adam") == 6
+
+
+def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
+    homework(
+        "import torch\n"
+        "class Still(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        return closure()\n"
+    )
+    assert run_main("--optimizers", "homework.Still(lr=0.1)", "Adam") == 0
+    assert capsys.readouterr().out.count("moved nothing") == 1
+
+
 def test_a_start_outside_the_window_widens_it(workdir):
     window = script.window_around(VALLEY, (10.0, 0.0))
     assert window[0][0] == VALLEY.window[0][0]
@@ -330,6 +374,7 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
         (["--start", "nan", "0"], "nan"),
         (["--start", "1", "inf"], "inf"),
         (["--start", "1"], "--start"),
+        (["--surface", "rosenbrock", "--start", "1e200", "0"], "is not finite around"),
         (["--steps", "0"], "--steps"),
         (["--noise", "-1"], "--noise"),
         (["--lr", "0"], "--lr"),

@@ -381,6 +381,7 @@ def test_an_optimizer_that_fails_in_a_stack_is_a_result():
     runs = train_all(PROBLEM, trainings(), Fails)
     assert isinstance(runs.error, ZeroDivisionError)
     assert runs.note() == "failed at step 9 of seed 3: ZeroDivisionError:"
+    assert runs.remarks == []
     assert len(runs.history(0)) == 8
 
 

@@ -32,6 +32,11 @@ def test_quartiles_count_what_diverged_as_worst(values):
         assert [low, median, high] == pytest.approx(expected)
 
 
+def test_quartiles_of_no_steps_and_of_nothing():
+    assert quartiles(torch.empty(0, 5)).shape == (3, 0)
+    assert quartiles(torch.empty(0)).tolist() == [math.inf] * 3
+
+
 def test_infinity_stays_infinity_and_nan_becomes_it():
     losses = torch.tensor([1.0, math.inf, math.nan, -math.inf])
     assert infinite_where_diverged(losses).tolist() == [1.0, math.inf, math.inf, math.inf]
