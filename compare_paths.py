@@ -84,8 +84,8 @@ class Descent:
 
     @property
     def remarks(self) -> list[str]:
-        moved = self.error or not torch.equal(self.path[0], self.path[-1])
-        return [] if moved or self.path[1:].ne(self.path[0]).any() else [MOVED_NOTHING]
+        moved = (self.path[1:] != self.path[0]).any()
+        return [] if self.error or moved else [MOVED_NOTHING]
 
 
 def compare(

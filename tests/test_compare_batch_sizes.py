@@ -123,6 +123,18 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
         assert list(by_epoch.lines[i].get_ydata()) == run.losses
         assert list(by_second.lines[i].get_xdata()) == run.seconds
     assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == ("Epochs", "Seconds of training")
+    assert (by_epoch.get_xscale(), by_second.get_xscale()) == ("linear", "log")
+    losses = [loss for run in runs.values() for loss in run.losses]
+    for axes in figure.axes:
+        assert axes.get_yscale() == "log"
+        assert axes.get_ylim() == (
+            pytest.approx(0.8 * min(losses)),
+            pytest.approx(2 * runs[64].losses[0]),  # the start, and some room
+        )
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [script.name_of(size, 64) for size in (64, 32, 1)]
+    again = script.draw(iter(runs.items()), 64)  # as from `compare`
+    assert len(again.axes[0].lines) == 3
 
 
 def test_a_diverging_run_is_a_result(workdir, capsys):

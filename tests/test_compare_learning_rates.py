@@ -227,6 +227,9 @@ def test_the_figure_marks_best_rates_and_divergence():
         to_hex(plotting.COLORS["SGD"]): [1.0, 1.0],
         to_hex(plotting.COLORS["Adam"]): [1.0, 0.5],
     }
+    curves = {line.get_label(): line for line in left.lines if len(line.get_xdata()) == 3}
+    assert curves["Adam"].get_xydata().tolist() == [[0.1, 2.0], [1.0, 0.5], [10.0, 4.0]]
+    assert curves["SGD"].get_xydata().tolist()[:2] == [[0.1, 3.0], [1.0, 1.0]]
     crosses = [c for c in left.collections if len(c.get_sizes()) == 3]
     assert [[size > 0 for size in cross.get_sizes()] for cross in crosses] == [
         [False, False, True],

@@ -182,6 +182,8 @@ def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
     scale, low, high = limits(made_up([0.1, 0.1, 2, 4]), made_up([1.0, 1.0]))
     assert (scale, low, high) == ("linear", 0, pytest.approx(3.6))  # by its median,
     assert limits(made_up([5, 5, math.inf], final=math.inf)) == ("linear", 0, 0.2)  # if there is
+    seeds = made_up([0.1, 0.1, 2, 2], [0.1, 0.1, 3, 3], [0.1, 0.1, math.inf, math.nan])
+    assert limits(seeds) == ("linear", 0, pytest.approx(3.6))  # one: over seeds, too,
     scale, low, high = limits(made_up([0.1, 0.1]), made_up([1e-4, 1e-4]))
     assert scale == "log"  # or else the second would lie flat on the axis
     assert low < 1e-4 < 0.2 < high

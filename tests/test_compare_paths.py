@@ -187,6 +187,7 @@ def test_the_contours_of_a_valley_have_a_line_on_its_floor():
         z = surface.formula(torch.cartesian_prod(x, y))
         share = ((z - z.min()) < levels[0]).float().mean()
         assert 0 < share < 0.15, name
+        assert len(levels) in (11, 14)
 
 
 def test_the_table_and_the_csv(workdir, capsys):
@@ -249,6 +250,20 @@ def test_tuning_prefers_paths_that_stay_in_the_window():
         assert run.losses[-1] < run.losses[0]
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_rate_that_leaves_the_window_is_not_the_best(side, monkeypatch):
+    # At 0.45 each step multiplies y by 1 - 0.45·4 = -0.8: down at once, but over to the other side.
+    monkeypatch.setattr(script, "TUNING_LRS", [0.01, 0.45])
+    window = (-3, 1) if side == 1 else (-1, 3)
+
+    def best_lr(window):
+        surface = SURFACES["bowl"]._replace(window=((-6, 3), window))
+        return script.best_lr(surface, (-5.0, -2.0 * side), optimizers.SGD, torch.zeros(10, 2))
+
+    assert best_lr(window) == 0.01
+    assert best_lr((-3, 3)) == 0.45
+
+
 def test_from_a_session_a_surface_without_a_rate_is_tuned():
     runs = dict(script.compare(SURFACES["beale"], steps=20))
     assert None not in {run.lr for run in runs.values()}
@@ -288,8 +303,11 @@ def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
 def test_a_start_outside_the_window_widens_it(workdir):
     window = script.window_around(VALLEY, (10.0, 0.0))
     assert window[0][0] == VALLEY.window[0][0]
-    assert window[0][1] > 10
+    assert window[0][1] == pytest.approx(10 + 0.1 * 8.5)  # a tenth of the width
     assert window[1] == VALLEY.window[1]
+    below = script.window_around(VALLEY, (0.0, -7.0))
+    assert below[1] == (pytest.approx(-7 - 0.1 * 5), VALLEY.window[1][1])
+    assert below[0] == VALLEY.window[0]
     assert run_main("--start", "-7.5", "1e1") == 0
 
 
@@ -327,6 +345,8 @@ def test_each_frame_draws_the_paths_so_far():
     paths = [line for line in left.lines if line.get_marker() == "."]
     assert [len(line.get_xdata()) for line in paths] == [5] * 5
     assert torch.equal(torch.tensor(paths[0].get_xydata()), runs["SGD"].path[:5])
+    ends = [line for line in left.lines if line.get_marker() == "o"]
+    assert ends[0].get_xydata().tolist() == [runs["SGD"].path[4].tolist()]
     movie._func(numbers[-1])
     assert len(paths[0].get_xdata()) == 10
     movie._draw_was_started = True  # it is not to be shown

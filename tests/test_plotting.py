@@ -158,3 +158,111 @@ def test_a_font_for_chinese_is_looked_for_only_where_it_is_needed(tmp_path, monk
     assert plotting.font_families(["Adam", "ü"]) == default
     assert not asked
     assert plotting.font_families(["Adam", "动量"]) == [*default, "DejaVu Serif"]
+
+
+def test_the_size_of_a_figure_grows_with_its_panels():
+    sizes = {n: tuple(plotting.new_figure(n)[0].get_size_inches()) for n in (1, 2, 3)}
+    assert sizes == {1: (7, 4.5), 2: (11, 4.5), 3: (12, 4.5)}
+    assert tuple(plotting.new_figure(8, n_rows=2)[0].get_size_inches()) == (16, 7.4)
+
+
+def test_panels_have_a_grid_and_no_frame_above_or_to_the_right():
+    _, (axes,) = plotting.new_figure()
+    shown = {side for side, spine in axes.spines.items() if spine.get_visible()}
+    assert shown == {"left", "bottom"}
+    assert all(line.get_visible() for line in axes.get_xgridlines())
+
+
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
+    figure, (axes,) = plotting.new_figure()
+    axes.plot([1, 2], [0.011, 0.9])
+    plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
+    figure.canvas.draw()
+    low, high = axes.get_ylim()
+    shown = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks()]
+    shown = [text for text in shown if text and low <= float(text) <= high]
+    assert shown == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]
+    assert axes.yaxis.get_minorticklocs().size == 0
+
+
+def test_line_widths_fall_from_the_first_to_the_last():
+    assert plotting.widths(3) == pytest.approx([1.5, 1.15, 0.8])
+    assert plotting.widths(2) == pytest.approx([1.5, 0.8])
+    assert plotting.widths(1) == [0.8]
+    assert plotting.widths(0) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "scale", "limits"),
+    [
+        ([], "linear", (0, 0.2)),
+        ([0.1, 0.16], "linear", (0, 0.2)),
+        ([0.1, 3.0], "linear", (0, 3.6)),
+        ([0.1, 0.00401], "linear", (0, 0.2)),
+        ([0.1, 0.00399], "log", (0.00133, 2)),  # below a fiftieth of the top
+        ([0.1, 0.0], "linear", (0, 0.2)),  # zero is nowhere on a logarithmic axis
+        ([0.1, 0.0, 0.003], "log", (0.001, 2)),
+        ([5.0, 0.1], "log", (0.0333, 60)),
+    ],
+)
+def test_the_axis_of_losses_fits_the_ends(ends, scale, limits):
+    _, (axes,) = plotting.new_figure()
+    axes.plot([1, 2], [0.5, 0.001])
+    plotting.limit_losses(axes, 0.2, ends)
+    assert axes.get_yscale() == scale
+    assert axes.get_ylim() == pytest.approx(limits, rel=0.01)
+
+
+def test_a_legend_has_as_many_columns_as_fit():
+    assert plotting.legend_columns([10] * 4, inches=7) == 4  # 4 x 16 of 84 letters
+    assert plotting.legend_columns([16] * 4, inches=7) == 3  # 4 x 22 are too many
+    assert plotting.legend_columns([15] * 4, inches=7) == 4  # 4 x 21 are just right
+    assert plotting.legend_columns([70, 9], inches=7) == 1
+    assert plotting.legend_columns([30, 5, 5, 5, 5, 5], inches=7) == 5  # the long one has its own
+    assert plotting.legend_columns([], inches=7) == 1
+
+
+def test_an_animation_format_needs_its_writer(monkeypatch):
+    writer = plotting.animation.FFMpegWriter
+    for there in (True, False):
+        monkeypatch.setattr(writer, "isAvailable", classmethod(lambda cls, there=there: there))
+        if there:
+            assert isinstance(plotting.animation_writer(Path("a.MP4"), 5), writer)
+        else:
+            with pytest.raises(ValueError, match="ffmpeg"):
+                plotting.animation_writer(Path("a.mp4"), 5)
+    gif = plotting.animation_writer(Path("a.gif"), 5)
+    assert isinstance(gif, plotting.animation.PillowWriter)
+    assert gif.fps == 5
+    page = plotting.animation_writer(Path("a.html"), 7)
+    assert isinstance(page, plotting.animation.HTMLWriter)
+    assert page.embed_frames
+    with pytest.raises(ValueError, match=r"'a\.avi' is no \.gif"):
+        plotting.animation_writer(Path("a.avi"), 5)
+
+
+def test_a_movie_is_saved_whole_and_moves(tmp_path):
+    figure, (axes,) = plotting.new_figure()
+    (line,) = axes.plot([0, 1], [0, 1])
+    plotting.legend(figure, [line])
+    plotting.freeze(figure, iter([line]))
+    movie = plotting.animation.FuncAnimation(
+        figure, lambda i: line.set_data([0, i], [0, i]), frames=3, cache_frame_data=False
+    )
+    plotting.save_animation(movie, str(tmp_path / "a.html"), fps=3)
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "font-awesome.min.css" not in page
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_a_window_opens_only_where_there_is_a_screen(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    figure, _ = plotting.new_figure()
+    plotting.show_figure(figure)
+    assert not shown
+    monkeypatch.setattr(type(figure.canvas), "required_interactive_framework", "tk")
+    plotting.show_figure(figure)
+    assert shown == [True]

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,47 +169,6 @@ def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
 # ---------------------------------------------------------------- real processes
 
 QUICK = ["--epochs", "1", "--samples", "64", "--optimizers", "SGD()", "Adam()"]
-LONG = ["--epochs", "5000", "--csv", "a.csv", "--optimizers", "wild=SGD(lr=1e6)", "Adam()"]
-
-
-def wait_for_row(process, start):
-    while not (line := process.stdout.readline()).startswith(start):
-        assert line, process.stderr.read()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
-    with start_script("compare_optimizers.py", *LONG) as process:
-        wait_for_row(process, "wild")
-        time.sleep(0.3)  # into the training of Adam
-        for _ in range(times):
-            process.send_signal(number)
-            time.sleep(0.01)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == "interrupted: what had finished is saved\n"
-    row, *saved = out.splitlines()
-    assert row.startswith("Adam")
-    assert "interrupted at step " in row
-    assert saved == ["saved compare_optimizers.png", "saved a.csv"]
-    with Path("a.csv").open() as file:
-        labels = [line["optimizer"] for line in csv.DictReader(file)]
-    assert set(labels) == {"wild", "Adam()"}
-    assert f"at step {labels.count('Adam()') + 1}" in row
-    assert (workdir / "compare_optimizers.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
-def test_a_signal_while_torch_is_imported_is_one_line(seconds, workdir):
-    with start_script("compare_optimizers.py", *LONG) as process:
-        time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.startswith("interrupted: ")
-    assert err.count("\n") == 1
-    assert not list(workdir.glob(".*"))
 
 
 def test_a_full_disk_for_the_table_loses_only_the_table(workdir):

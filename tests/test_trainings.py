@@ -180,7 +180,17 @@ def test_progress_counts_steps_of_one_and_nets_of_many():
 
 
 def test_one_step_shows_what_does_not_work():
-    take_a_step(PROBLEM, TRAININGS[0], adam)
+    seen = []
+
+    class Counts(torch.optim.SGD):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            seen.append(loss.item())
+            return loss
+
+    take_a_step(PROBLEM, TRAININGS[0], Counts)
+    x, y = TRAININGS[0].dataset[:1]
+    assert seen == [mse_loss(TRAININGS[0].make_net(PROBLEM)(x), y).item()]  # one sample, once
     with pytest.raises(ValueError, match="2D"):
         take_a_step(PROBLEM, TRAININGS[0], torch.optim.Muon)
     with pytest.raises(RuntimeError, match="dense gradients"):

@@ -1,0 +1,124 @@
+"""Ctrl-C and SIGTERM at every moment."""
+
+import csv
+import signal
+import time
+from pathlib import Path
+
+from lab import interruption
+
+import pytest
+from conftest import start_script
+
+LONG = ["--epochs", "5000", "--csv", "a.csv", "--optimizers", "wild=SGD(lr=1e6)", "Adam()"]
+
+
+def wait_for_row(process, start):
+    while not (line := process.stdout.readline()).startswith(start):
+        assert line, process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
+    with start_script("compare_optimizers.py", *LONG) as process:
+        wait_for_row(process, "wild")
+        time.sleep(0.3)  # into the training of Adam
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.01)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted: what had finished is saved\n"
+    row, *saved = out.splitlines()
+    assert row.startswith("Adam")
+    assert "interrupted at step " in row
+    assert saved == ["saved compare_optimizers.png", "saved a.csv"]
+    with Path("a.csv").open() as file:
+        labels = [line["optimizer"] for line in csv.DictReader(file)]
+    assert set(labels) == {"wild", "Adam()"}
+    assert f"at step {labels.count('Adam()') + 1}" in row
+    assert (workdir / "compare_optimizers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
+def test_a_signal_while_torch_is_imported_is_one_line(seconds, workdir):
+    with start_script("compare_optimizers.py", *LONG) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("interrupted: ")
+    assert err.count("\n") == 1
+    assert not list(workdir.glob(".*"))
+
+
+# ---------------------------------------------------------------- the moments, in one process
+
+
+@pytest.fixture
+def signal_at(monkeypatch):
+    """Return a function that has a signal come at a time, in seconds; it tells if that raised."""
+    monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    monkeypatch.setattr(interruption, "waiting", False)
+
+    def signal_at(seconds):
+        monkeypatch.setattr(interruption.time, "monotonic", lambda: seconds)
+        try:
+            interruption._interrupt(signal.SIGINT, None)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    return signal_at
+
+
+def test_while_it_trains_the_first_raises_and_a_second_in_quick_succession_does_not(signal_at):
+    assert not interruption.was_asked()
+    assert signal_at(5.0)
+    assert interruption.was_asked()
+    assert not signal_at(5.9)
+    assert signal_at(7.0)
+
+
+def test_while_results_are_saved_the_first_waits_and_a_later_one_raises(signal_at):
+    interruption.wait()
+    assert not signal_at(5.0)
+    assert interruption.was_asked()
+    assert not signal_at(5.5)
+    assert signal_at(6.6)
+    interruption.go_on()
+    assert signal_at(9.0)
+
+
+def test_an_interrupted_training_is_saved_in_peace(signal_at):
+    assert signal_at(5.0)
+    interruption.wait()
+    assert not signal_at(5.5)
+    assert signal_at(7.0)
+
+
+@pytest.fixture
+def _handlers():
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    yield
+    for number, handler in zip(interruption.SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interruption.start()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is interruption._interrupt
+    interruption.ignore()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_in_a_notebook_or_a_test_the_handlers_stay_as_they_are():
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    interruption.end_quietly_while_importing()
+    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
