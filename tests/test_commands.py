@@ -160,3 +160,14 @@ def test_the_memory_that_there_is_is_what_the_system_says(monkeypatch):
     assert commands.available_memory() == physical
     monkeypatch.setattr(os, "sysconf", fails)
     assert commands.available_memory() == math.inf
+
+
+def test_the_option_that_is_largest_beside_its_default_is_named(parser, monkeypatch, capsys):
+    parser.add_training()
+    parser.add_batch_size()
+    monkeypatch.setattr(commands, "memory_needed", lambda options: 5e9)
+    monkeypatch.setattr(commands, "available_memory", lambda: 2e9)
+    with pytest.raises(SystemExit):
+        parser.parse(["--epochs", "2000"])
+    message = "--epochs 2000: this would need about 5 GB of memory, and there are 2\n"
+    assert capsys.readouterr().err.endswith(message)

@@ -192,3 +192,12 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
 )
 def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
     assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
+
+
+def test_a_row_worked_by_hand():
+    run = script.Run(32, 0.25, [1.0, 0.5, 0.25], [0.0, 0.5, 2.0], 64)
+    assert script.table_row(run) == ("32", "1.0000", "0.25000", "0.250", "")
+    run.diverged_at = 7
+    assert script.table_row(run)[2:] == ("-", "0.250", "diverged at step 7")
+    begun = script.Run(32, 0.25, [1.0], [0.0], 3, stopped="interrupted at step 4")
+    assert script.table_row(begun) == ("32", "-", "1.00000", "0.250", "interrupted at step 4")

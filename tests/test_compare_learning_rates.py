@@ -19,7 +19,8 @@ import compare_learning_rates as script
 import settings
 from data import make_dataset
 
-FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--seeds", "3", "--lr-count", "3"]
+FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--batch-size", "32"]
+FAST += ["--seeds", "3", "--lr-count", "3"]
 
 
 def run_main(*words):
@@ -193,7 +194,7 @@ def test_the_table_and_the_csv(workdir, capsys):
     assert len(rows) == 4 * 3 * 3
     lrs = [1e-4, 1e-2, 1.0]
     data = partial(make_dataset, n_samples=64)
-    for label, run in script.compare(None, lrs, data, seeds=[4, 5, 6], epochs=2):
+    for label, run in script.compare(None, lrs, data, seeds=[4, 5, 6], epochs=2, batch_size=32):
         mine = [row for row in rows if row["optimizer"] == label]
         assert [float(row["final_loss"]) for row in mine] == run.final_losses.tolist()
         assert [int(row["seed"]) for row in mine] == [4, 5, 6] * 3

@@ -21,7 +21,7 @@ import settings
 from data import make_dataset
 from models import Net
 
-FAST = ["--no-show", "--epochs", "2", "--samples", "64"]
+FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--batch-size", "32"]
 
 
 def run_main(*words):
@@ -131,7 +131,9 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     assert sorted(path.name for path in workdir.iterdir()) == files
     rows = read_csv("losses.csv")
     data = partial(make_dataset, n_samples=64)
-    for row, (label, run) in zip(out[1:5], script.compare(make_data=data, epochs=2), strict=True):
+    for row, (label, run) in zip(
+        out[1:5], script.compare(make_data=data, epochs=2, batch_size=32), strict=True
+    ):
         assert parse_optimizer(label, settings.LR).call in row
         assert f"{run.final_losses[0]:.5f}" in row
         mine = [row for row in rows if row["optimizer"] == label]
@@ -190,17 +192,28 @@ def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
 
 
 def test_fit_adds_the_data_and_each_nets_curve(workdir):
-    runs = dict(script.compare(MAKERS, small_data, SmallNet, seeds=[4], epochs=2))
+    every = MAKERS | {"wild": lambda params: torch.optim.SGD(params, lr=3.0)}
+    runs = dict(script.compare(every, small_data, SmallNet, seeds=[4], epochs=2))
     _, fit = script.draw(runs, fit=True).axes
     assert fit.collections[0].get_offsets().tolist() == torch.cat(small_data(4).tensors, 1).tolist()
+    y = small_data(4).tensors[1]
+    low, high = fit.get_ylim()  # the data's and a little more, whatever a net does
+    assert y.min() - 0.2 < low < y.min()
+    assert y.max() < high < y.max() + 0.2
     for line, label in zip(fit.lines, runs, strict=True):
         _, net = textbook_training(
-            small_data(4), SmallNet, MAKERS[label], settings.LOSS, 4, 2, settings.BATCH_SIZE
+            small_data(4),
+            SmallNet,
+            every[label],
+            settings.LOSS,
+            4,
+            2,
+            settings.BATCH_SIZE,
         )
         x = torch.tensor(line.get_xdata()).reshape(-1, 1)
         assert x.min() == small_data(4).tensors[0].min()
         torch.testing.assert_close(torch.tensor(line.get_ydata()), net(x).flatten().double())
-        assert to_hex(line.get_color()) == to_hex(plotting.COLORS[label])
+        assert to_hex(line.get_color()) == to_hex(plotting.colors(runs)[label])
 
 
 def test_fit_of_many_seeds_shows_the_median_curve():
@@ -292,11 +305,12 @@ def test_each_of_many_seeds_has_the_numbers_it_has_alone(spec, workdir):
 
 
 def test_the_table_and_figure_of_many_seeds(workdir, capsys):
-    assert run_main("--seeds", "5", "--optimizers", "SGD", "wild=SGD(lr=1e9)", "--epochs", "9") == 0
+    specs = ["SGD(lr=0.01)", "wild=SGD(lr=1e9)"]
+    assert run_main("--seeds", "5", "--optimizers", *specs, "--epochs", "9") == 0
     out = capsys.readouterr().out.splitlines()
     data = partial(make_dataset, n_samples=64)
     seeds = range(settings.SEED, settings.SEED + 5)
-    runs = dict(script.compare({"SGD": MAKERS["SGD"]}, data, seeds=seeds, epochs=9))
+    runs = dict(script.compare({"SGD": MAKERS["SGD"]}, data, seeds=seeds, epochs=9, batch_size=32))
     low, median, high = statistics.quantiles(
         runs["SGD"].final_losses.tolist(), n=4, method="inclusive"
     )

@@ -70,10 +70,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_stays_a_link_and_what_it_names_is_written(tmp_path):
+    (tmp_path / "there.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    with plotting.whole_file(tmp_path / "link.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text() == "new"
+
+
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF")])
 def test_the_extension_picks_the_format(tmp_path, name, start):
     figure, _ = plotting.new_figure()
-    plotting.save_figure(figure, tmp_path / name)
+    plotting.save_figure(figure, str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
@@ -141,6 +150,7 @@ def test_letters_that_no_font_has_are_told_in_one_sentence(tmp_path, monkeypatch
     (remark,) = save_with("动量", tmp_path / "a.png")
     assert "Noto Sans CJK" in remark
     assert save_with("Adam", tmp_path / "b.png") == []
+    assert len(save_with("动量", tmp_path / "c.png")) == 1  # each time
     assert not recwarn.list
 
 
@@ -198,7 +208,7 @@ def test_line_widths_fall_from_the_first_to_the_last():
         ([], "linear", (0, 0.2)),
         ([0.1, 0.16], "linear", (0, 0.2)),
         ([0.1, 3.0], "linear", (0, 3.6)),
-        ([0.1, 0.00401], "linear", (0, 0.2)),
+        ([0.1, 0.004], "linear", (0, 0.2)),
         ([0.1, 0.00399], "log", (0.00133, 2)),  # below a fiftieth of the top
         ([0.1, 0.0], "linear", (0, 0.2)),  # zero is nowhere on a logarithmic axis
         ([0.1, 0.0, 0.003], "log", (0.001, 2)),

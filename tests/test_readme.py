@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import start_script
 
+import settings
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -33,7 +35,7 @@ def test_the_homework_trains_and_is_like_pytorchs(workdir):
     process = start_script(script, *arguments, "--epochs", "1", "--no-show")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert "\nhomework.MyMomentum  homework.MyMomentum(lr=0.01)" in out
+    assert f"\nhomework.MyMomentum  homework.MyMomentum(lr={settings.LR})" in out
     (check,) = re.findall(r'^python -c "(import torch, homework.*)"$', README, re.MULTILINE)
     for code, status in ((check, 0), (check.replace("momentum=0.8", "momentum=0.7"), 1)):
         command = [sys.executable, "-c", code]

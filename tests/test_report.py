@@ -168,7 +168,8 @@ def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
 
 # ---------------------------------------------------------------- real processes
 
-QUICK = ["--epochs", "1", "--samples", "64", "--optimizers", "SGD()", "Adam()"]
+SMALL = ["--epochs", "1", "--samples", "64", "--batch-size", "32"]
+QUICK = [*SMALL, "--optimizers", "SGD()", "Adam()"]
 
 
 def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
@@ -204,7 +205,7 @@ def test_a_closed_stream_loses_nothing_else(closed, status, message, workdir):
 
 
 def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdir):
-    words = ["--epochs", "1", "--samples", "64", "--optimizers", "动量=SGD()", "--csv", "a.csv"]
+    words = [*SMALL, "--optimizers", "动量=SGD()", "--csv", "a.csv"]
     process = start_script("compare_optimizers.py", *words, env={"PYTHONIOENCODING": "ascii"})
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -229,7 +230,7 @@ def test_killed_while_it_saves_the_old_file_is_whole(workdir):
 
 
 def test_of_two_runs_into_one_file_one_is_left_whole(workdir):
-    words = ["--epochs", "1", "--samples", "64", "--csv", "a.csv", "--optimizers"]
+    words = [*SMALL, "--csv", "a.csv", "--optimizers"]
     both = [start_script("compare_optimizers.py", *words, spec) for spec in ("SGD()", "Adam()")]
     for process in both:
         process.communicate(timeout=60)

@@ -1,6 +1,7 @@
 """Many nets at once: the numbers of each alone, or else not at once."""
 
 import math
+import time
 
 from lab import stacking
 from lab.report import Interrupted
@@ -350,6 +351,51 @@ def test_nothing_is_finite_after_a_loss_that_is_not():
     cut, final = stacking.cut_off(losses, torch.tensor([0.5, math.nan]))
     assert cut.nan_to_num(-1).tolist() == [[1, 1], [torch.finfo(torch.float64).max, 2], [-1, 3]]
     assert final.tolist() == [math.inf, math.inf]
+    losses = torch.tensor([[math.inf], [math.inf], [-math.inf], [2.0]])
+    assert stacking.cut_off(losses, torch.ones(1))[0].isnan().flatten().tolist() == [
+        False, True, True, True
+    ]  # fmt: skip
+
+
+def test_two_shadows_go_along_for_an_epoch_and_then_one():
+    steps = []
+
+    class Counts(torch.optim.SGD):
+        def step(self, closure=None):
+            steps.append(self)
+            return super().step(closure)
+
+    runs = train_all(PROBLEM, trainings((0.01, 0.02, 0.03)), Counts)
+    assert runs.stacked
+    assert len(steps) == 4 * 3 + 5 * 4 * 2  # with the stack's own, in each of 6 epochs of 4 steps
+    assert sorted(map(steps.count, set(steps))) == [4, 24, 24]
+
+
+def test_where_the_middle_rate_diverges_another_shadow_goes_on():
+    every = trainings((0.01, 1e25, 0.02))
+    runs = train_all(PROBLEM, every, torch.optim.SGD)
+    assert runs.stacked
+    assert runs.final_losses[4:8].isinf().all()
+    assert_like_alone(runs, PROBLEM, every[:4], torch.optim.SGD)
+
+
+def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
+    checked = []
+
+    def train(net, optimizer, loader, loss_function, epochs):
+        checked.append(loader)
+        return training_module.train(net, optimizer, loader, loss_function, epochs)
+
+    monkeypatch.setattr(stacking, "train", train)
+    assert train_all(PROBLEM, trainings(), torch.optim.SGD).stacked
+    assert len(checked) == 2 + 5  # by both shadows in the first epoch, then by one
+    assert {len(x) for ((x, _),) in checked} == {32, 4}  # the smaller last mini-batch is one
+
+
+def test_the_seconds_are_those_of_the_training():
+    start = time.perf_counter()
+    runs = train_all(PROBLEM, trainings(), torch.optim.SGD)
+    assert 0 < runs.seconds <= time.perf_counter() - start
 
 
 class StopsAt(torch.optim.SGD):
