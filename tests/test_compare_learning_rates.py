@@ -68,7 +68,8 @@ def test_each_number_is_that_of_the_textbooks_loop():
 
 
 def test_company_does_not_change_the_numbers():
-    settings = {"lrs": [0.01, 0.1], "make_data": small_data, "seeds": range(3), "epochs": 2}
+    settings = {"lrs": [0.01, 0.1], "make_data": small_data, "make_net": SmallNet}
+    settings |= {"seeds": range(3), "epochs": 2}
     alone = dict(script.compare(parse_optimizers(["Adam"]), **settings))
     company = dict(
         script.compare(parse_optimizers(["SGD", "LBFGS(max_iter=2)", "Adam"]), **settings)

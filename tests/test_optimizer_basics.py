@@ -25,7 +25,7 @@ def test_param_groups_move_by_their_own_hyperparameters(optim):
 def test_gradients_add_up_until_zero_grad(optim):
     result = tour.zero_grad(optim)
     assert result["gradients"] == [6.0, 12.0, None, 6.0]
-    assert result["losses"][False][-1] > 3 * result["losses"][True][-1]
+    assert result["losses"][False][-1] > result["losses"][True][-1]
 
 
 def test_step_is_what_one_does_by_hand(optim):

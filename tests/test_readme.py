@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import start_script
@@ -15,16 +14,6 @@ import settings
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def test_the_notebooks_snippet_shows_one_figure():
-    (snippet,) = [program for program in PROGRAMS if "import compare, draw" in program]
-    assert snippet.splitlines()[-1].startswith("figure = ")  # or a notebook would show it twice
-    names = {}
-    exec(snippet, names)
-    assert plt.get_fignums() == [names["figure"].number]
-    assert len(names["figure"].axes[0].lines) == 1
-    assert names["runs"]["mine"].losses.shape[1] == 3
 
 
 def test_the_homework_trains_and_is_like_pytorchs(workdir):

@@ -16,6 +16,9 @@ import settings
 from data import make_dataset
 from models import Net
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
 
 @pytest.fixture(scope="module")
 def runs():
@@ -100,9 +103,24 @@ def test_data_can_be_fitted_to_the_noise_and_no_further(runs):
 
 
 def test_the_tutorial_in_one_piece_gives_the_same_losses_bit_for_bit(runs, monkeypatch):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(import matplotlib.*?)```", readme, re.DOTALL)
+    (program,) = [program for program in PROGRAMS if program.startswith("import matplotlib")]
     monkeypatch.setattr(plt, "show", lambda: None)
     names = {}
     exec(program, names)
     assert names["losses"] == {label: run.history(0) for label, run in runs.items()}
+
+
+def test_the_notebooks_snippet_shows_one_figure():
+    (snippet,) = [program for program in PROGRAMS if "import compare, draw" in program]
+    assert snippet.splitlines()[-1].startswith("figure = ")  # or a notebook would show it twice
+    names = {}
+    exec(snippet, names)
+    assert plt.get_fignums() == [names["figure"].number]
+    assert len(names["figure"].axes[0].lines) == 1
+    assert names["runs"]["mine"].losses.shape[1] == 3
+
+
+def test_without_noise_the_seed_only_orders_the_rows():
+    one, other = (make_dataset(seed, n_samples=50, noise=0.0) for seed in (1, 2))
+    rows = [sorted(torch.cat(dataset.tensors, 1).tolist()) for dataset in (one, other)]
+    assert rows[0] == rows[1]
