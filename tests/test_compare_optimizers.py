@@ -238,7 +238,7 @@ def test_fit_of_data_that_is_no_curve_is_refused(workdir, capsys, monkeypatch):
 
 def test_a_diverging_run_is_a_result(workdir, capsys):
     specs = ["SGD(lr=1e30)", "Adam"]
-    assert run_main("--optimizers", *specs, "--epochs", "12", "--csv", "a.csv", "--fit") == 0
+    assert run_main("--optimizers", *specs, "--epochs", "12", "--csv", "a.csv") == 0
     row = capsys.readouterr().out.splitlines()[1]
     rows = [row for row in read_csv("a.csv") if row["optimizer"] == specs[0]]
     assert f"diverged at step {len(rows)}" in row

@@ -229,6 +229,45 @@ def test_leaving_for_infinity_is_a_result_and_the_axes_stay(workdir, capsys):
     assert "(diverged)" in figure.axes[1].lines[0].get_label()
 
 
+def test_what_leaves_for_far_away_is_drawn_ten_windows_away():
+    runs = dict(script.compare(VALLEY, {"away": sgd(lr=0.9)}, steps=40))
+    assert runs["away"].path[:, 1].abs().max() > 1000
+    left, right = script.draw(VALLEY, runs).axes
+    drawn = torch.tensor(left.lines[1].get_ydata())
+    (_, (low, high)) = VALLEY.window
+    assert drawn.max() == pytest.approx(high + 10 * (high - low))
+    assert drawn.min() == pytest.approx(low - 10 * (high - low))
+    window = torch.tensor(VALLEY.window, dtype=torch.float64)
+    top = VALLEY.formula(torch.cartesian_prod(*window)).max().item()
+    assert max(right.lines[0].get_ydata()) == pytest.approx(10 * top)
+    assert right.get_ylim() == (pytest.approx(1e-8 * top), pytest.approx(2 * top))
+
+
+def test_a_saddle_is_marked_and_its_losses_drawn_as_they_are():
+    surface = SURFACES["saddle"]
+    runs = dict(script.compare(surface, {"SGD": sgd(lr=0.05)}, steps=10))
+    left, right = script.draw(surface, runs).axes
+    (mark,) = [line for line in left.lines if line.get_marker() == "X"]
+    assert mark.get_xydata().tolist() == [[0, 0]]
+    assert not any(line.get_marker() == "*" for line in left.lines)
+    torch.testing.assert_close(torch.tensor(right.lines[0].get_ydata()), runs["SGD"].losses)
+    assert right.get_ylim() == (-4, 4)  # x² - y² over the window
+    assert not left.xaxis.get_gridlines()[0].get_visible()
+
+
+def test_a_movie_has_at_most_a_hundred_frames_and_a_rest():
+    for steps, moving in ((9, 9), (250, 84)):
+        movie = script.animate(VALLEY, dict(script.compare(VALLEY, steps=steps)))
+        assert len(list(movie.new_frame_seq())) == moving + 12
+        movie._draw_was_started = True  # it is not to be shown
+
+
+def test_a_gallery_of_one_has_one_row():
+    figure = script.draw_gallery({"bowl": dict(script.compare(SURFACES["bowl"], steps=2))})
+    assert len(figure.axes) == 1
+    assert figure.get_figheight() == 4.5
+
+
 def test_the_gallery_has_a_panel_per_surface(workdir, capsys):
     assert run_main("--surface", "all", "--csv", "a.csv") == 0
     out = capsys.readouterr().out
