@@ -197,7 +197,7 @@ def train_stack(
     if not error:
         for shadow in shadows:
             shadow.check_end(stack.matrix, final_losses)
-    losses, final_losses = cut_off(losses[:done].double(), final_losses.double())
+    losses, final_losses = cut_off(losses[:done].cpu().double(), final_losses.cpu().double())
     return Runs(
         trainings,
         losses,

@@ -253,6 +253,14 @@ def test_a_saddle_is_marked_and_its_losses_drawn_as_they_are():
     torch.testing.assert_close(torch.tensor(right.lines[0].get_ydata()), runs["SGD"].losses)
     assert right.get_ylim() == (-4, 4)  # x² - y² over the window
     assert not left.xaxis.get_gridlines()[0].get_visible()
+    runs = dict(script.compare(surface, {"SGD": sgd(lr=0.3)}, steps=60))
+    right = script.draw(surface, runs).axes[1]
+    assert min(right.lines[0].get_ydata()) == -4 - 9 * 8  # ten windows below, out of sight
+
+
+def test_a_rate_that_goes_to_minus_infinity_is_not_the_best():
+    ((_, run),) = script.compare(SURFACES["saddle"], {"a": optimizers.SGD}, tune=["a"], steps=800)
+    assert run.diverged_at is None
 
 
 def test_a_movie_has_at_most_a_hundred_frames_and_a_rest():
