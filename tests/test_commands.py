@@ -171,3 +171,12 @@ def test_the_option_that_is_largest_beside_its_default_is_named(parser, monkeypa
         parser.parse(["--epochs", "2000"])
     message = "--epochs 2000: this would need about 5 GB of memory, and there are 2\n"
     assert capsys.readouterr().err.endswith(message)
+
+
+def test_no_show_asks_for_no_screen(parser, monkeypatch):
+    used = []
+    monkeypatch.setattr(commands.matplotlib, "use", used.append)
+    parser.parse([])
+    assert used == []
+    parser.parse(["--no-show"])
+    assert used == ["agg"]

@@ -110,7 +110,9 @@ def _handlers():
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interruption.asked_at = 5.0
     interruption.start()
+    assert not interruption.was_asked()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGTERM) is interruption._interrupt
     interruption.ignore()

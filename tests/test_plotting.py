@@ -129,9 +129,8 @@ def test_panels_are_laid_out_row_by_row():
 
 def test_what_does_not_move_is_frozen_into_one_image():
     figure, (axes,) = plotting.new_figure()
-    (still,), (moving,) = (
-        axes.plot([0, 1], y, color=c) for y, c in (([1, 2], "blue"), ([2, 1], "red"))
-    )
+    (still,) = axes.plot([0, 1], [1, 2], color="blue")
+    (moving,) = axes.plot([0, 1], [2, 1], color="red")
     plotting.legend(figure, [still, moving])
     plotting.freeze(figure, iter([moving]))
     assert moving.get_visible()

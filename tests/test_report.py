@@ -166,6 +166,34 @@ def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
     assert [repr(float(row[1])) for row in rows] == list(map(repr, losses))
 
 
+@pytest.mark.parametrize(
+    ("ends", "status", "message"),
+    [
+        (0, 0, ""),
+        (1, 1, ""),
+        (SystemExit(2), 2, ""),
+        (KeyboardInterrupt(), 130, "interrupted: nothing more is saved\n"),
+        (OSError(errno.EIO, "bad disk"), 1, "error: OSError: [Errno 5] bad disk\n"),
+    ],
+)
+def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkeypatch):
+    for name in ("start", "ignore"):
+        monkeypatch.setattr(report.interruption, name, lambda: None)
+    monkeypatch.setattr(report, "silence", lambda stream: None)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "reconfigure", lambda **_: None, raising=False)
+
+    def main():
+        if isinstance(ends, BaseException):
+            raise ends
+        return ends
+
+    with pytest.raises(SystemExit) as stop:
+        report.run_main(main)
+    assert stop.value.code == status
+    assert capsys.readouterr().err == message
+
+
 # ---------------------------------------------------------------- real processes
 
 SMALL = ["--epochs", "1", "--samples", "64", "--batch-size", "32"]
