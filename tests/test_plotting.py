@@ -147,6 +147,40 @@ def test_what_does_not_move_is_frozen_into_one_image():
     assert axes.get_position().bounds == before
 
 
+def save_with(label, path):
+    figure, (axes,) = plotting.new_figure()
+    axes.plot([1, 2], label=label)
+    with plotting.missing_letters() as remarks:
+        plotting.legend(figure, axes.lines)
+        plotting.save_figure(figure, path)
+    return remarks
+
+
+def test_letters_that_no_font_has_are_told_in_one_sentence(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(plotting.font_manager, "findSystemFonts", list)
+    (remark,) = save_with("动量", tmp_path / "a.png")
+    assert "Noto Sans CJK" in remark
+    assert save_with("Adam", tmp_path / "b.png") == []
+    assert len(save_with("动量", tmp_path / "c.png")) == 1  # each time
+    assert not recwarn.list
+
+
+def test_a_font_for_chinese_is_looked_for_only_where_it_is_needed(tmp_path, monkeypatch):
+    default = plt.rcParams["font.family"]
+    serif = tmp_path / "wqy-zenhei.ttf"  # by its name a Chinese font
+    serif.write_bytes(Path(plotting.font_manager.findfont("DejaVu Serif")).read_bytes())
+    asked = []
+
+    def fonts():
+        asked.append(True)
+        return ["/fonts/Arial.ttf", str(serif)]
+
+    monkeypatch.setattr(plotting.font_manager, "findSystemFonts", fonts)
+    assert plotting.font_families(["Adam", "ü"]) == default
+    assert not asked
+    assert plotting.font_families(["Adam", "动量"]) == [*default, "DejaVu Serif"]
+
+
 def test_the_size_of_a_figure_grows_with_its_panels():
     sizes = {n: tuple(plotting.new_figure(n)[0].get_size_inches()) for n in (1, 2, 3)}
     assert sizes == {1: (7, 4.5), 2: (11, 4.5), 3: (12, 4.5)}
