@@ -63,9 +63,17 @@ class Sweep:
 
 
 def learning_rates(low: float, high: float, count: int) -> list[float]:
-    """Return `count` rates from `low` to `high`, evenly spaced by their logarithms."""
+    """Return `count` rates from `low` to `high`, evenly spaced by their logarithms.
+
+    ValueError if these are not at least two different rates.
+    """
+    if not low < high or count < 2:
+        raise ValueError("--lr-range wants LOW below HIGH, and --lr-count at least 2")
     exponents = torch.linspace(math.log10(low), math.log10(high), count, dtype=torch.float64)
-    return [float(f"{10**exponent:.6g}") for exponent in exponents.tolist()]
+    rates = [float(f"{10**exponent:.6g}") for exponent in exponents.tolist()]
+    if len(set(rates)) < count:
+        raise ValueError(f"--lr-range {low:g} {high:g} is too narrow for {count} rates")
+    return rates
 
 
 def compare(
@@ -273,12 +281,6 @@ def make_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    low, high = options.lr_range
-    if not low < high or options.lr_count < 2:
-        parser.error("--lr-range wants LOW below HIGH, and --lr-count at least 2")
-    lrs = learning_rates(low, high, options.lr_count)
-    if len(set(lrs)) < options.lr_count:
-        parser.error(f"--lr-range {low:g} {high:g} is too narrow for {options.lr_count} rates")
 
     @cache
     def make_data(seed: int) -> TensorDataset:
@@ -286,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
         return TensorDataset(*(tensor.to(options.device) for tensor in dataset.tensors))
 
     with parser.refusing():
+        lrs = learning_rates(*options.lr_range, options.lr_count)
         optimizers = parse_optimizers(options.optimizers)
         for label, spec in optimizers.items():
             if "lr" in spec.keywords:

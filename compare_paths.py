@@ -62,7 +62,7 @@ class Descent:
 
     formula: Callable[[Tensor], Tensor]
     points: Tensor  # (steps at most + 1, 2), the start first
-    lr: float | None  # as tuned; None if the optimizer's own was used
+    lr: float | None = None  # as tuned; None if the optimizer's own was used
     steps: int = 0  # taken
     error: BaseException | None = None  # what ended it early
     stopped: str = ""  # where that was, and why
@@ -113,10 +113,12 @@ def compare(
     draws = noise * torch.randn(steps, 2, generator=generator, dtype=torch.float64)
     for label, make_optimizer in optimizers.items():
         torch.manual_seed(seed)
-        lr = best_lr(surface, start, make_optimizer, draws) if label in tune else None
-        run = Descent(surface.formula, torch.tensor([start] * (steps + 1), dtype=torch.float64), lr)
-        path = descend(surface.formula, start, make_optimizer, draws, [lr] if lr else None)
+        run = Descent(surface.formula, torch.tensor([start] * (steps + 1), dtype=torch.float64))
         with keeping(run):
+            if label in tune:
+                run.lr = best_lr(surface, start, make_optimizer, draws)
+            lrs = [run.lr] if run.lr else None
+            path = descend(surface.formula, start, make_optimizer, draws, lrs)
             for points in progress(label)(path, steps):
                 run.steps += 1
                 run.points[run.steps] = points[0]
@@ -305,15 +307,17 @@ def draw_race(
 def draw_gallery(runs: dict[str, dict[str, Descent]]) -> Figure:
     """Return a figure with one panel of paths per surface."""
     figure, panels = plotting.new_figure(len(runs), n_rows=2 if len(runs) > 1 else 1)
+    lines = {}
     for axes, (name, descents) in zip(panels, runs.items(), strict=False):
         draw_contours(axes, SURFACES[name], SURFACES[name].window)
         artists = draw_paths(axes, descents, SURFACES[name].window)
         axes.set(title=name, xlabel="", ylabel="")
         for (line, _), label in zip(artists, descents, strict=True):
             line.set_label(label)
+            lines.setdefault(label, line)
     for axes in panels[len(runs) :]:
         axes.remove()
-    plotting.legend(figure, [line for line, _ in artists])
+    plotting.legend(figure, list(lines.values()))
     return figure
 
 
@@ -468,7 +472,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in others:
         if not report.interrupted:
             report.head(f"{name}: {SURFACES[name].lesson}")
-            runs[name] = descend_all(report, options, name)
+            if descents := descend_all(report, options, name):
+                runs[name] = descents
 
     rows = (
         (*([name] if others else []), label, step, *point, loss)

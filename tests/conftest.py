@@ -118,3 +118,25 @@ def start_script(name, *words, shell=None, env=None, **streams):
         env=environment | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+# Two files of homework: one whose optimizer fails at its third step, one whose moves nothing.
+FAILS = """
+import torch
+
+
+class Fails(torch.optim.SGD):
+    def step(self, closure=None):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == 3:
+            raise RuntimeError("boom")
+        return super().step(closure)
+"""
+STILL = """
+import torch
+
+
+class Still(torch.optim.SGD):
+    def step(self, closure=None):
+        return closure()
+"""

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import SmallNet, assert_refused, exit_status, small_data
+from conftest import FAILS, SmallNet, assert_refused, exit_status, small_data
 from torch.utils.data import DataLoader
 
 import compare_batch_sizes as script
@@ -164,15 +164,7 @@ def test_a_last_step_to_infinity_is_divergence_too(monkeypatch):
 
 
 def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
-    homework(
-        "import torch\n"
-        "class Fails(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        self.count = getattr(self, 'count', 0) + 1\n"
-        "        if self.count == 3:\n"
-        "            raise RuntimeError('boom')\n"
-        "        return super().step(closure)\n"
-    )
+    homework(FAILS)
     assert run_main("--optimizer", "homework.Fails", "--csv", "a.csv") == 1
     out = capsys.readouterr().out
     assert out.count("failed at step 3: RuntimeError: boom\n") == 2

@@ -12,7 +12,15 @@ from lab.trainings import Runs, Training
 
 import pytest
 import torch
-from conftest import SmallNet, assert_refused, exit_status, small_data, textbook_training
+from conftest import (
+    FAILS,
+    STILL,
+    SmallNet,
+    assert_refused,
+    exit_status,
+    small_data,
+    textbook_training,
+)
 from matplotlib.colors import to_hex
 from torch.utils.data import TensorDataset
 
@@ -260,15 +268,7 @@ def test_a_batch_larger_than_the_data_is_the_full_batch(workdir):
 
 
 def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
-    homework(
-        "import torch\n"
-        "class Fails(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        self.count = getattr(self, 'count', 0) + 1\n"
-        "        if self.count == 3:\n"
-        "            raise RuntimeError('boom')\n"
-        "        return super().step(closure)\n"
-    )
+    homework(FAILS)
     assert run_main("--optimizers", "homework.Fails", "Adam", "--csv", "a.csv") == 1
     out = capsys.readouterr().out
     assert "failed at step 3: RuntimeError: boom\n" in out
@@ -278,12 +278,7 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
 
 
 def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
-    homework(
-        "import torch\n"
-        "class Still(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        return closure()\n"
-    )
+    homework(STILL)
     for seeds in ("1", "2"):
         assert run_main("--optimizers", "homework.Still", "Adam", "--seeds", seeds) == 0
         out = capsys.readouterr().out

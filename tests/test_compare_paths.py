@@ -9,7 +9,7 @@ from lab import plotting
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from conftest import assert_refused, exit_status
+from conftest import FAILS, STILL, assert_refused, exit_status
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
@@ -320,15 +320,7 @@ def test_from_a_session_a_surface_without_a_rate_is_tuned():
 
 
 def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
-    homework(
-        "import torch\n"
-        "class Fails(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        self.count = getattr(self, 'count', 0) + 1\n"
-        "        if self.count == 3:\n"
-        "            raise RuntimeError('boom')\n"
-        "        return super().step(closure)\n"
-    )
+    homework(FAILS)
     assert run_main("--optimizers", "homework.Fails(lr=0.1)", "Adam", "--csv", "a.csv") == 1
     assert "failed at step 3: RuntimeError: boom\n" in capsys.readouterr().out
     labels = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
@@ -336,13 +328,33 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     assert labels.count("Adam") == 6
 
 
+def test_an_optimizer_that_fails_while_it_is_tuned_is_a_row(workdir, capsys, homework):
+    homework(FAILS)
+    assert run_main("--optimizers", "homework.Fails", "Adam", "--tune", "--csv", "a.csv") == 1
+    assert "failed at step 1: RuntimeError: boom\n" in capsys.readouterr().out
+    labels = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
+    assert (labels.count("homework.Fails"), labels.count("Adam")) == (1, 6)
+
+
+@pytest.mark.parametrize("n_more", [0, 2])
+def test_an_interrupted_gallery_shows_what_is_finished(n_more, workdir, capsys, monkeypatch):
+    whole = script.compare
+
+    def compare(surface, *args, **kwargs):
+        for i, item in enumerate(whole(surface, *args, **kwargs)):
+            if surface is SURFACES["rosenbrock"] and i == n_more:  # the third
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(script, "compare", compare)
+    assert run_main("--surface", "all", "--csv", "a.csv", "--lr", "0.1") == 130
+    rows = [row.split(",")[:2] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
+    assert len({tuple(row) for row in rows}) == 10 + n_more
+    assert (workdir / "compare_paths.png").exists()
+
+
 def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
-    homework(
-        "import torch\n"
-        "class Still(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        return closure()\n"
-    )
+    homework(STILL)
     assert run_main("--optimizers", "homework.Still(lr=0.1)", "Adam") == 0
     assert capsys.readouterr().out.count("moved nothing") == 1
 
