@@ -1,11 +1,10 @@
 """Many nets trained at once, and the proof, while they train, that it is the same as each alone."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import groupby
 
+from lab.machine import keep_memory, threads_for
 from lab.report import Interrupted, stop_in_words
 from lab.trainings import (
     MOVED_NOTHING,
@@ -56,27 +55,6 @@ def train_all(
     if isinstance(runs.error, KeyboardInterrupt):
         raise Interrupted(runs) from None
     return runs
-
-
-# Threads that share operations as small as a stack's mostly wait for each other: up to some
-# thousand nets of the tutorial's they gain nothing, and beside another busy process they lose ten
-# times over (benchmarks/speed.py).
-WORTH_SHARING = 60_000  # parameters of all nets together
-DEFAULT_THREADS = torch.get_num_threads()
-
-
-@contextmanager
-def threads_for(n_parameters: int) -> Iterator[None]:
-    """Use one thread in the block if the work is small, unless the user has chosen how many."""
-    chosen = "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() != DEFAULT_THREADS
-    if chosen or n_parameters > WORTH_SHARING:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(DEFAULT_THREADS)
 
 
 class Unlike(Exception):  # noqa: N818 (a finding, not an error)
@@ -174,6 +152,7 @@ def train_stack(
     progress: Progress,
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
+    keep_memory()
     stack = Stack(problem, trainings)
     before = stack.matrix.clone()
     # The middle rate has a shadow throughout, the highest one for an epoch: there gradients grow

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab import machine
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -21,6 +23,17 @@ def _no_windows():
     plt.switch_backend("agg")
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """A machine of two processors, whose user has chosen no number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(machine, "DEFAULT_THREADS", 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

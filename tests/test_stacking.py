@@ -3,7 +3,7 @@
 import math
 import time
 
-from lab import stacking
+from lab import machine, stacking
 from lab.report import Interrupted
 from lab.specs import parse_optimizer
 from lab.stacking import IN_TURN, train_all
@@ -450,35 +450,6 @@ def test_a_single_training_is_the_plain_loop():
 # ---------------------------------------------------------------- threads
 
 
-@pytest.fixture
-def two_threads(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    monkeypatch.setattr(stacking, "DEFAULT_THREADS", 2)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    yield
-    torch.set_num_threads(before)
-
-
-def threads_in_use(n_parameters):
-    with stacking.threads_for(n_parameters):
-        return torch.get_num_threads()
-
-
-def test_a_small_stack_uses_one_thread_and_a_large_one_all(two_threads):
-    assert threads_in_use(5000) == 1
-    assert torch.get_num_threads() == 2
-    assert threads_in_use(10**6) == 2
-
-
-def test_the_users_own_number_of_threads_comes_first(two_threads, monkeypatch):
-    torch.set_num_threads(3)
-    assert threads_in_use(5000) == 3
-    torch.set_num_threads(2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads_in_use(5000) == 2
-
-
 def test_a_stack_trains_with_the_threads_that_suit_it(two_threads):
     seen = []
 
@@ -494,7 +465,7 @@ def test_a_stack_trains_with_the_threads_that_suit_it(two_threads):
 
 @pytest.mark.parametrize("n_seeds", [4, 300])
 def test_the_numbers_do_not_depend_on_the_number_of_threads(n_seeds, two_threads, monkeypatch):
-    monkeypatch.setattr(stacking, "WORTH_SHARING", 0)
+    monkeypatch.setattr(machine, "WORTH_SHARING", 0)
     problem = Problem(SmallNet, mse_loss, epochs=2, batch_size=32)
     every = trainings((0.001, 0.01), range(n_seeds))
     runs = []

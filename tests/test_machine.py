@@ -1,0 +1,87 @@
+"""How a stack uses the machine: threads by the size of the work, memory that stays."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import machine
+
+import pytest
+import torch
+
+
+def threads_in_use(n_parameters):
+    with machine.threads_for(n_parameters):
+        return torch.get_num_threads()
+
+
+def test_a_small_stack_uses_one_thread_and_a_large_one_all(two_threads):
+    assert threads_in_use(5000) == 1
+    assert torch.get_num_threads() == 2
+    assert threads_in_use(10**6) == 2
+
+
+def test_the_users_own_number_of_threads_comes_first(two_threads, monkeypatch):
+    torch.set_num_threads(3)
+    assert threads_in_use(5000) == 3
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads_in_use(5000) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "chosen", "spins"),
+    [("", None, "2000"), ("", "7", "7"), ("import torch", None, "None")],
+)
+def test_threads_that_wait_soon_sleep_unless_it_is_too_late_or_the_user_chose(
+    before, chosen, spins
+):
+    code = f"{before}\nimport lab, os\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+    if chosen:
+        environment["GOMP_SPINCOUNT"] = chosen
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{spins}\n"
+
+
+PAGES = """
+import resource
+from lab.machine import keep_memory
+import torch
+keep_memory()
+
+
+def work():
+    for _ in range(10):
+        [torch.ones(3_000_000) for _ in range(5)]  # 12 MB each, 3000 pages
+
+
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_memory_that_is_freed_is_had_again_without_new_pages():
+    def new_pages(code):
+        command = [sys.executable, "-c", code]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        return int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+
+    assert new_pages(PAGES) < 3000
+    assert new_pages(PAGES.replace("keep_memory()\n\n", "\n\n")) > 20_000
+
+
+def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
+    def none(name):
+        raise TypeError  # as on Windows
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", none)
+    machine.keep_memory()
