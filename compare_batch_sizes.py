@@ -7,14 +7,14 @@ one sample, mini-batch gradient descent (MBGD) something between. All start from
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lab import plotting
 from lab.commands import Parser, positive_int
 from lab.report import Report, keeping, run_main
 from lab.specs import parse_optimizer, try_optimizers
-from lab.trainings import Problem, Training, silent, take_a_step
+from lab.trainings import Training, silent, take_a_step, trainings_of
 
 import torch
 from matplotlib.figure import Figure
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
-from data import make_dataset, make_loader
-from models import Net
-from settings import EPOCHS, LOSS, LR, N_SAMPLES, SEED
+from data import make_loader
+from settings import LR, SEED, TASK
+from tasks import TASKS, Task
 from training import evaluate, train
 
 BATCH_SIZES = ["full", "32", "1"]
@@ -33,9 +33,10 @@ OPTIMIZER = "SGD"
 EXAMPLES = """\
   python compare_batch_sizes.py --lr 0.1
   python compare_batch_sizes.py --batch-sizes full 256 64 16 4 1
-  python compare_batch_sizes.py --optimizer "Adam(lr=0.003)" --epochs 30"""
+  python compare_batch_sizes.py --optimizer "Adam(lr=0.003)" --epochs 30
+  python compare_batch_sizes.py --task spirals --optimizer Adam"""
 
-CSV_HEADER = ("batch_size", "epoch", "seconds", "loss")
+CSV_HEADER = ("batch_size", "epoch", "seconds", "loss", "held_out_loss")
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Run:
 
     updates_per_epoch: int
     gradient_noise: float  # see `gradient_noise`
-    losses: list[float]  # over the training set, at the start and after each epoch
+    losses: list[float] = field(default_factory=list)  # over the training set, after each epoch
+    held_out_losses: list[float] = field(default_factory=list)  # likewise; the start comes first
     seconds: list[float] = field(default_factory=lambda: [0.0])  # of training until then
     steps: int = 0  # taken so far
     diverged_at: int | None = None  # the step, counted from 1, whose loss was not finite
@@ -55,41 +57,48 @@ class Run:
 
 def compare(
     make_optimizer: Callable[..., Optimizer] | None = None,
+    task: Task = TASKS[TASK],
     batch_sizes: Iterable[int | str] = BATCH_SIZES,
-    make_data: Callable[[int], TensorDataset] = make_dataset,
-    make_net: Callable[[], nn.Module] = Net,
     seed: int = SEED,
-    epochs: int = EPOCHS,
     progress: Callable = silent,
 ) -> Iterator[tuple[int, Run]]:
     """Train one net per batch size, "full" for all there is; yield (batch size, Run) of each."""
     make_optimizer = make_optimizer or parse_optimizer(OPTIMIZER, LR)
-    dataset = make_data(seed)
-    for batch_size in sizes(batch_sizes, len(dataset)):
-        torch.manual_seed(seed)
-        net = make_net()
-        noise = gradient_noise(net, dataset, batch_size)
+    (training,) = trainings_of(task, [seed])
+    for batch_size in sizes(batch_sizes, len(training.dataset)):
+        net = training.make_net(task)
+        noise = gradient_noise(task, net, training.dataset, batch_size)
+        net = training.make_net(task)
         optimizer = make_optimizer(net.parameters())
-        loader = make_loader(dataset, batch_size)
-        run = Run(len(loader), noise, [evaluate(net, dataset, LOSS)])
+        loader = make_loader(training.dataset, batch_size)
+        run = Run(len(loader), noise)
         with keeping(run):
-            for _ in progress(batch_size)(range(epochs), epochs):
-                train_epoch(run, net, optimizer, loader)
-                run.losses.append(evaluate(net, dataset, LOSS))
+            evaluate_both(run, task, net, training)
+            for _ in progress(batch_size)(range(task.epochs), task.epochs):
+                train_epoch(run, task, net, optimizer, loader)
+                evaluate_both(run, task, net, training)
                 if run.diverged_at or not math.isfinite(run.losses[-1]):
                     run.diverged_at = run.diverged_at or run.steps + 1
                     break
         yield batch_size, run
 
 
-def train_epoch(run: Run, net: nn.Module, optimizer: Optimizer, loader: Iterable) -> None:
+def train_epoch(
+    run: Run, task: Task, net: nn.Module, optimizer: Optimizer, loader: Iterable
+) -> None:
     """Train for an epoch; keep count of its steps and seconds."""
     start = time.perf_counter()
-    for loss in train(net, optimizer, loader, LOSS, epochs=1):
+    for loss in train(net, optimizer, loader, task.loss, epochs=1):
         run.steps += 1
         if not math.isfinite(loss):
             run.diverged_at = run.steps
     run.seconds.append(run.seconds[-1] + time.perf_counter() - start)
+
+
+def evaluate_both(run: Run, task: Task, net: nn.Module, training: Training) -> None:
+    """Take down the losses over the training set and the held-out set."""
+    run.losses.append(evaluate(net, training.dataset, task.loss))
+    run.held_out_losses.append(evaluate(net, training.held_out, task.loss))
 
 
 def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
@@ -97,25 +106,27 @@ def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
     return [n_samples if size == "full" else min(int(size), n_samples) for size in batch_sizes]
 
 
-def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def gradient(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of the loss by all parameters, as one vector."""
-    grads = torch.autograd.grad(LOSS(net(x), y), list(net.parameters()))
+    grads = torch.autograd.grad(task.loss(net(x), y), list(net.parameters()))
     return nn.utils.parameters_to_vector(grads)
 
 
-def gradient_noise(net: nn.Module, dataset: TensorDataset, batch_size: int) -> float:
+def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_size: int) -> float:
     """Return the noise of a mini-batch's gradient, relative to the full gradient's norm.
 
     That is √(mean of |g - G|²) / |G| for gradients g of at least 200 mini-batches and G of the
-    whole set. For batches much smaller than the set it falls like 1/√batch_size.
+    whole set. For batches much smaller than the set it falls like 1/√batch_size. Dropout and the
+    like, which add noise of their own, are off.
     """
-    full = gradient(net, *dataset.tensors)
+    net.eval()
+    full = gradient(task, net, *dataset.tensors)
     loader = make_loader(dataset, batch_size)
     square_distances = []
     while len(square_distances) < 200:
         for x, y in loader:
             if len(x) == min(batch_size, len(dataset)):  # the last one may be smaller
-                square_distances.append((gradient(net, x, y) - full).square().sum())
+                square_distances.append((gradient(task, net, x, y) - full).square().sum())
     return (torch.stack(square_distances).mean().sqrt() / full.norm()).item()
 
 
@@ -125,7 +136,7 @@ def name_of(batch_size: int, n_samples: int) -> str:
     return f"{method} ({batch_size})"
 
 
-def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = N_SAMPLES) -> Figure:
+def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = 1000) -> Figure:
     """Return the figure: the loss against epochs, and against seconds of training."""
     runs = dict(runs)
     figure, panels = plotting.new_figure(2)
@@ -147,12 +158,12 @@ def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = N_SA
 
 
 def table_row(run: Run) -> tuple[str, ...]:
-    """Return the cells of a row: updates, seconds, loss, noise of the gradient, and the end."""
+    """Return the cells of a row: updates, seconds, losses, noise of the gradient, and the end."""
     n_epochs = len(run.seconds) - 1
     return (
         str(run.updates_per_epoch),
         f"{run.seconds[-1] / n_epochs:.4f}" if n_epochs else "-",
-        "-" if run.diverged_at else f"{run.losses[-1]:.5f}",
+        *("-" if run.diverged_at else f"{x[-1]:.5f}" for x in (run.losses, run.held_out_losses)),
         f"{run.gradient_noise:.3f}",
         f"diverged at step {run.diverged_at}" if run.diverged_at else run.stopped,
     )
@@ -174,22 +185,22 @@ def make_parser() -> Parser:
     )
     parser.add("--optimizer", str, OPTIMIZER, "SPEC, as in compare_optimizers.py")
     parser.add_lr()
-    parser.add_training()
+    parser.add_task()
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    n_samples, seed = options.samples, options.seed
+    task = options.task
+    (training,) = trainings_of(task, [options.seed])
+    n_samples = len(training.dataset)
     batch_sizes = sizes(options.batch_sizes, n_samples)
     if len(set(batch_sizes)) < len(batch_sizes):
         parser.error(f"--batch-sizes names one twice, of {n_samples} samples: {batch_sizes}")
     with parser.refusing():
-        dataset = make_dataset(seed, n_samples, options.noise)
         optimizer = parse_optimizer(options.optimizer, options.lr)
-        problem = Problem(Net, LOSS, options.epochs, batch_size=1)
-        step = partial(take_a_step, problem, Training(seed, dataset))
+        step = partial(take_a_step, replace(task, batch_size=min(batch_sizes)), training)
         try_optimizers({optimizer.label: optimizer}, step)
 
     columns = {
@@ -197,25 +208,21 @@ def main(argv: list[str] | None = None) -> int:
         "updates per epoch": ">17",
         "seconds per epoch": ">17",
         "loss": ">8",
+        "held-out loss": ">13",
         "gradient noise": ">14",
     }
-    title = f"{optimizer.call}, {options.epochs} epochs of {n_samples} samples"
+    title = f"{optimizer.call}, {task.epochs} epochs of {n_samples} samples"
     report = Report(options, columns, title)
     runs = report.collect(
-        compare(
-            optimizer,
-            batch_sizes,
-            lambda seed: dataset,
-            seed=seed,
-            epochs=options.epochs,
-            progress=report.progress,
-        ),
+        compare(optimizer, task, batch_sizes, options.seed, report.progress),
         lambda size, run: (name_of(size, n_samples), *table_row(run)),
     )
     rows = (
-        (size, epoch, seconds, loss)
+        (size, epoch, *values)
         for size, run in runs.items()
-        for epoch, (seconds, loss) in enumerate(zip(run.seconds, run.losses, strict=True))
+        for epoch, values in enumerate(
+            zip(run.seconds, run.losses, run.held_out_losses, strict=True)
+        )
     )
     return report.save(draw(runs, n_samples), CSV_HEADER, rows)
 

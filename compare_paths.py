@@ -308,15 +308,13 @@ def draw_gallery(runs: dict[str, dict[str, Descent]]) -> Figure:
     """Return a figure with one panel of paths per surface."""
     figure, panels = plotting.new_figure(len(runs), n_rows=2 if len(runs) > 1 else 1)
     lines = {}
-    for axes, (name, descents) in zip(panels, runs.items(), strict=False):
+    for axes, (name, descents) in zip(panels, runs.items(), strict=True):
         draw_contours(axes, SURFACES[name], SURFACES[name].window)
         artists = draw_paths(axes, descents, SURFACES[name].window)
         axes.set(title=name, xlabel="", ylabel="")
         for (line, _), label in zip(artists, descents, strict=True):
             line.set_label(label)
             lines.setdefault(label, line)
-    for axes in panels[len(runs) :]:
-        axes.remove()
     plotting.legend(figure, list(lines.values()))
     return figure
 

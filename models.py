@@ -1,4 +1,10 @@
-"""The regression net that every optimizer trains."""
+"""The nets of tasks.py. The tutorial's is the first.
+
+First weights are PyTorch's defaults, drawn from the global generator: call `torch.manual_seed`
+right before a net is made to have the same one again.
+"""
+
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -6,9 +12,7 @@ from torch import Tensor, nn
 class Net(nn.Module):
     """A net with one hidden layer: `hidden` (linear), ReLU, `predict` (linear).
 
-    Maps (batch, n_features) to (batch, n_outputs). Its first weights are PyTorch's default
-    (uniform within ±1/√fan_in), drawn from the global generator: call `torch.manual_seed` right
-    before `Net()` to have the same net again.
+    Maps (batch, n_features) to (batch, n_outputs).
     """
 
     def __init__(self, n_features: int = 1, n_hidden: int = 20, n_outputs: int = 1):
@@ -18,3 +22,43 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.predict(self.hidden(x).relu())
+
+
+def tanh_net(*sizes: int) -> nn.Sequential:
+    """Return linear layers between so many inputs, hidden units and outputs, with tanh between."""
+    layers = []
+    for n_inputs, n_outputs in pairwise(sizes):
+        layers += [nn.Linear(n_inputs, n_outputs), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+class SumOfWords(nn.Module):
+    """The value of a text: a number for each word, and their sum, divided by √length.
+
+    Maps numbers of words (batch, length) to (batch, 1).
+    """
+
+    def __init__(self, n_words: int = 500):
+        super().__init__()
+        self.values = nn.Embedding(n_words, 1)
+        nn.init.zeros_(self.values.weight)  # what is not known yet counts for nothing
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.values(x).sum(1) / x.shape[1] ** 0.5
+
+
+class NextLetter(nn.Module):
+    """Embeds each of 4 letters, joins them, and maps to 27 scores through a hidden layer.
+
+    Bengio et al., "A neural probabilistic language model", JMLR 3, 2003. Maps (batch, 4) to
+    (batch, 27).
+    """
+
+    def __init__(self, n_letters: int = 27, n_context: int = 4, width: int = 8, n_hidden: int = 48):
+        super().__init__()
+        self.embed = nn.Embedding(n_letters, width)
+        self.hidden = nn.Linear(n_context * width, n_hidden)
+        self.predict = nn.Linear(n_hidden, n_letters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(self.hidden(self.embed(x).flatten(1)).tanh())

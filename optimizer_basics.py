@@ -13,15 +13,19 @@ from pathlib import Path
 from lab.report import run_main
 
 import torch
+from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import StepLR
 
-from data import make_dataset, make_loader
+from data import make_loader, parabola
 from models import Net
-from settings import LOSS, SEED
+from settings import SEED
 from training import evaluate, train
 
 LR = 0.05
 EPOCHS = 4
+BATCH_SIZE = 32
+
+dataset, _ = parabola(SEED)
 
 EXAMPLES = """\
   python optimizer_basics.py
@@ -85,19 +89,18 @@ def zero_grad(optim):
     print(f"gradient after one backward(): {seen[0]}, after a second: {seen[1]}")
     print(f"after zero_grad(): {seen[2]}, and after one more backward(): {seen[3]}")
 
-    dataset = make_dataset(SEED)
     losses = {True: [], False: []}
     for clears in losses:
         net = new_net()
         optimizer = optim.SGD(net.parameters(), lr=LR)
-        loader = make_loader(dataset)
+        loader = make_loader(dataset, BATCH_SIZE)
         for _ in range(4 * EPOCHS):
             for x, y in loader:
                 if clears:
                     optimizer.zero_grad()
-                LOSS(net(x), y).backward()
+                mse_loss(net(x), y).backward()
                 optimizer.step()
-            losses[clears].append(evaluate(net, dataset, LOSS))
+            losses[clears].append(evaluate(net, dataset, mse_loss))
     print(f"loss after every {EPOCHS} epochs")
     print(f"    with zero_grad():  {format_losses(losses[True][EPOCHS - 1 :: EPOCHS])}")
     print(f"    without it:        {format_losses(losses[False][EPOCHS - 1 :: EPOCHS])}")
@@ -112,14 +115,14 @@ def step(optim):
     """
     net = new_net()
     optimizer = optim.SGD(net.parameters(), lr=LR)
-    x, y = make_dataset(SEED).tensors
-    loss = LOSS(net(x), y)
+    x, y = dataset.tensors
+    loss = mse_loss(net(x), y)
     loss.backward()
     before = net.predict.bias.item()
     by_hand = before - LR * net.predict.bias.grad.item()
     optimizer.step()
     after = net.predict.bias.item()
-    loss_after = LOSS(net(x), y).item()
+    loss_after = mse_loss(net(x), y).item()
     print(f"bias {before:.6f}, gradient {net.predict.bias.grad.item():.6f}, lr {LR}")
     print(f"by hand {by_hand:.6f}, by step() {after:.6f}: differ by {abs(by_hand - after):.1e}")
     print(f"the loss went from {loss.item():.4f} to {loss_after:.4f}")
@@ -133,7 +136,7 @@ def closure(optim):
     SGD calls it once a step. LBFGS tries several points before it moves (it is torch's in either
     case; this repository writes out the methods of the lesson).
     """
-    x, y = make_dataset(SEED).tensors
+    x, y = dataset.tensors
     result = {}
     makers = {
         "SGD": lambda params: optim.SGD(params, lr=LR),
@@ -147,13 +150,13 @@ def closure(optim):
             nonlocal calls
             calls += 1
             optimizer.zero_grad()  # noqa: B023 (called before the names change)
-            loss = LOSS(net(x), y)  # noqa: B023
+            loss = mse_loss(net(x), y)  # noqa: B023
             loss.backward()
             return loss
 
         for _ in range(3):
             optimizer.step(closure)
-        result[name] = {"calls": calls, "loss": LOSS(net(x), y).item()}
+        result[name] = {"calls": calls, "loss": mse_loss(net(x), y).item()}
         print(f"{name}: 3 steps, {calls} calls of the closure, loss {result[name]['loss']:.4f}")
     try:
         optimizer.step()
@@ -169,10 +172,10 @@ def state_dict(optim):
     An optimizer remembers: Adam keeps two moments and a step count for every parameter. A run that
     loads the net alone starts them from nothing.
     """
-    batches = [*make_loader(make_dataset(SEED))]
+    batches = [*make_loader(dataset, BATCH_SIZE)]
 
     def steps(net, optimizer, first, last):
-        return list(train(net, optimizer, batches[first:last], LOSS, epochs=1))
+        return list(train(net, optimizer, batches[first:last], mse_loss, epochs=1))
 
     net = new_net()
     uninterrupted = steps(net, optim.Adam(net.parameters(), lr=LR), 0, 30)[20:]
@@ -212,8 +215,7 @@ def add_param_group(optim):
 
     As in fine-tuning: first only the last layer learns, then all do.
     """
-    dataset = make_dataset(SEED)
-    loader = make_loader(dataset)
+    loader = make_loader(dataset, BATCH_SIZE)
     net = new_net()
     net.hidden.requires_grad_(False)
     first_weights = net.hidden.weight.clone()
@@ -221,10 +223,10 @@ def add_param_group(optim):
     result = {}
 
     def report(phase):
-        list(train(net, optimizer, loader, LOSS, EPOCHS))
+        list(train(net, optimizer, loader, mse_loss, EPOCHS))
         moved = (net.hidden.weight - first_weights).abs().max().item()
         rates = [group["lr"] for group in optimizer.param_groups]
-        result[phase] = {"moved": moved, "loss": evaluate(net, dataset, LOSS), "lrs": rates}
+        result[phase] = {"moved": moved, "loss": evaluate(net, dataset, mse_loss), "lrs": rates}
         print(f"{phase}: learning rates {rates}, loss {result[phase]['loss']:.4f}")
         print(f"    the hidden layer's weights have moved by at most {moved:.4f}")
 
@@ -244,11 +246,11 @@ def schedule(optim):
     groups = [{"params": net.hidden.parameters()}, {"params": net.predict.parameters(), "lr": 0.01}]
     optimizer = optim.SGD(groups, lr=LR)
     scheduler = StepLR(optimizer, step_size=2, gamma=0.1)
-    loader = make_loader(make_dataset(SEED))
+    loader = make_loader(dataset, BATCH_SIZE)
     rates = []
     for epoch in range(EPOCHS):
         rates.append([group["lr"] for group in optimizer.param_groups])
-        losses = list(train(net, optimizer, loader, LOSS, epochs=1))
+        losses = list(train(net, optimizer, loader, mse_loss, epochs=1))
         scheduler.step()
         shown = ", ".join(f"{rate:.4g}" for rate in rates[-1])
         print(

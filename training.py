@@ -41,6 +41,9 @@ def train(
 def evaluate(
     net: nn.Module, dataset: TensorDataset, loss_function: Callable[[Tensor, Tensor], Tensor]
 ) -> float:
-    """Return the loss of `net` over the whole dataset."""
+    """Return the loss of `net` over the whole dataset, without dropout and the like."""
     x, y = dataset.tensors
-    return loss_function(net(x), y).item()
+    net.eval()
+    loss = loss_function(net(x), y).item()
+    net.train()
+    return loss

@@ -16,17 +16,19 @@ from pathlib import Path
 
 from lab.specs import parse_optimizers
 from lab.stacking import train_all
-from lab.trainings import Problem, Training
+from lab.sweeps import learning_rates
+from lab.trainings import trainings_of
 
 import torch
 from torch.utils.data import DataLoader
 
-from compare_learning_rates import LR_COUNT, LR_RANGE, learning_rates
-from data import make_dataset, make_loader
-from models import Net
-from settings import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZERS, SEED
+from compare_learning_rates import LR_COUNT, LR_RANGE
+from data import make_loader
+from settings import LR, OPTIMIZERS, SEED
+from tasks import TASKS
 from training import train
 
+TASK = TASKS["parabola"]
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT_FLOOR = """
 import torch
@@ -58,11 +60,11 @@ def process(*words: str) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def train_four(make_loader: Callable, loop: Callable, epochs: int = EPOCHS) -> None:
+def train_four(make_loader: Callable, loop: Callable, epochs: int = TASK.epochs) -> None:
     """Train the tutorial's four nets."""
     for make_optimizer in parse_optimizers(OPTIMIZERS, LR).values():
-        net = Net()
-        list(loop(net, make_optimizer(net.parameters()), make_loader(), LOSS, epochs))
+        net = TASK.make_net()
+        list(loop(net, make_optimizer(net.parameters()), make_loader(), TASK.loss, epochs))
 
 
 def textbook_loop(net, optimizer, loader, loss_function, epochs):
@@ -81,11 +83,9 @@ def textbook_loop(net, optimizer, loader, loss_function, epochs):
 
 def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> None:
     """Train the tutorial's four from every seed, at every rate: the data and nets included."""
-    problem = Problem(Net, LOSS, EPOCHS, BATCH_SIZE)
-    data = {seed: make_dataset(seed) for seed in range(n_seeds)}
-    trainings = [Training(seed, data[seed], lr) for lr in lrs or [None] for seed in data]
+    trainings = trainings_of(TASK, range(n_seeds), lrs or [None])
     for make_optimizer in parse_optimizers(OPTIMIZERS, None if lrs else LR).values():
-        assert train_all(problem, trainings, make_optimizer).stacked or len(trainings) == 1
+        assert train_all(TASK, trainings, make_optimizer).stacked or len(trainings) == 1
 
 
 def compare_stacks(plain: Callable[[], object]) -> None:
@@ -101,9 +101,24 @@ def compare_stacks(plain: Callable[[], object]) -> None:
         print(f"{name}: {stack:.2f} s, a training {ratio:.1f} times cheaper", flush=True)
 
 
+def compare_tasks() -> None:
+    """Print what 100 trainings of each task take, 10 rates × 10 seeds, on one thread."""
+    torch.set_num_threads(1)
+    (make_optimizer,) = parse_optimizers(["Adam"]).values()
+    lrs, total = learning_rates(1e-4, 1.0, 10), 0.0
+    for name, task in TASKS.items():
+        trainings = trainings_of(task, range(10), lrs)
+        runs = train_all(task, trainings, make_optimizer)
+        assert runs.stacked
+        total += runs.seconds
+        print(f"100 trainings of {name}: {runs.seconds:.2f} s", flush=True)
+    print(f"all tasks: {total:.1f} s")
+
+
 MEMORY = """
 import resource
-from benchmarks.speed import LR_RANGE, learning_rates, train_stacks
+from lab.sweeps import learning_rates
+from benchmarks.speed import LR_RANGE, train_stacks
 train_stacks(1000, learning_rates(*LR_RANGE, 9))
 print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 """
@@ -143,16 +158,16 @@ def compare_load(folder: str) -> None:
 
 
 def main() -> None:
-    dataset = make_dataset(SEED)
+    dataset, _ = TASK.make_data(SEED)
 
     def ours():
-        return make_loader(dataset, BATCH_SIZE)
+        return make_loader(dataset, TASK.batch_size)
 
     def textbook(workers=0):
-        return DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=workers)
+        return DataLoader(dataset, TASK.batch_size, shuffle=True, num_workers=workers)
 
     def serve(loader):
-        return lambda: [None for _ in range(EPOCHS) for batch in loader]
+        return lambda: [None for _ in range(TASK.epochs) for batch in loader]
 
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     train_four(ours, train)  # warm
@@ -178,6 +193,7 @@ def main() -> None:
         pairs=3,
     )
     compare_stacks(lambda: train_four(ours, train))
+    compare_tasks()
     print("peak memory of 1000 seeds × 4 optimizers × 9 rates:", end=" ", flush=True)
     subprocess.run([sys.executable, "-c", MEMORY], check=True, cwd=ROOT)
 

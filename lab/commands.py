@@ -1,23 +1,29 @@
 """The command line: a parser, the options that scripts share, and the types of their words."""
 
 import argparse
+import inspect
 import math
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.plotting import animation_writer
-from lab.specs import describe, nearest
+from lab.specs import describe, nearest, parse_task
+from lab.trainings import check_task
 
 import matplotlib
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
+from torch.utils.data import TensorDataset
 
 import settings
+from tasks import TASKS, Task
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,30 +62,39 @@ class Parser(argparse.ArgumentParser):
     def add_lr(self) -> None:
         self.add("--lr", positive_float, settings.LR, "learning rate where a SPEC names none")
 
-    def add_training(self) -> None:
-        """Add what makes a training: its length and its data."""
-        self.add("--epochs", positive_int, settings.EPOCHS, "passes over the data")
-        self.add("--samples", positive_int, settings.N_SAMPLES, "size of the training set")
-        noise = "standard deviation of y about its curve"
-        self.add("--noise", non_negative_float, settings.NOISE, noise)
+    def add_task(self) -> None:
+        """Add what is learned: a task, and what may take the place of its own settings."""
+        self.add(
+            "--task",
+            str,
+            settings.TASK,
+            "what is learned: NAME[(keyword=literal, ...)], where NAME is one of tasks.py or "
+            "module.name of a file of yours; list shows them all",
+        )
+        text = "instead of the task's own"
+        self.add_argument("--epochs", type=positive_int, help=f"passes over the data, {text}")
+        self.add("--device", device, "cpu", "where to train: cpu, cuda, mps")
 
     def add_batch_size(self) -> None:
-        text = "samples a step, or all there are"
-        self.add("--batch-size", positive_int, settings.BATCH_SIZE, text)
+        text = "samples a step, or all there are, instead of the task's own"
+        self.add_argument("--batch-size", type=positive_int, help=text)
 
     def add_target(self) -> None:
         text = (
-            "a loss; the table tells the first step at which the loss, averaged over the steps "
-            "of an epoch, is below it"
+            "a loss, instead of the task's own; the table tells the first step at which the loss, "
+            "averaged over the steps of an epoch, is below it"
         )
-        self.add("--target", positive_float, settings.TARGET, text)
+        self.add_argument("--target", type=positive_float, help=text)
 
     def add_seeds(self, default: int) -> None:
         text = "train from so many seeds, --seed and those that follow it"
         self.add("--seeds", positive_int, default, text)
 
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
-        """Parse the words, and refuse what their types cannot see."""
+        """Parse the words, and refuse what their types cannot see.
+
+        Where there is a `task`, it is a Task in the end, with the other options' settings.
+        """
         options = self.parse_args(argv)
         paths = [path for path in vars(options).values() if isinstance(path, Path)]
         if len({path.resolve() for path in paths}) < len(paths):
@@ -88,19 +103,46 @@ class Parser(argparse.ArgumentParser):
             seed(str(options.seed + getattr(options, "seeds", 1) - 1))
         except argparse.ArgumentTypeError as error:
             self.error(f"--seed and --seeds: {error}")
-        self._check_size(options)
+        if hasattr(options, "task"):
+            self._parse_task(options)
+        else:
+            self._check_size(options)
         if options.no_show:
             matplotlib.use("agg")
         return options
 
-    def _check_size(self, options: argparse.Namespace) -> None:
-        """Refuse what would need more memory than there is."""
-        needed, there = memory_needed(options), available_memory()
+    def _parse_task(self, options: argparse.Namespace) -> None:
+        """Put a Task in the place of its name."""
+        if options.task == "list":
+            width = max(map(len, TASKS))
+            print(*(f"{name:{width}}  {TASKS[name].lesson}" for name in TASKS), sep="\n")
+            self.exit(0)
+        text = options.task
+        own = {"epochs": options.epochs, "batch_size": getattr(options, "batch_size", None)}
+        own["target"] = getattr(options, "target", None)
+        with self.refusing():
+            task = parse_task(text)
+            task = replace(task, **{key: value for key, value in own.items() if value is not None})
+            options.task = replace(task, make_data=data_on(options.device, task.make_data))
+            samples = inspect.signature(task.make_data).parameters.get("samples")
+            if samples and isinstance(samples.default, int):
+                self._check_size(options, samples.default)  # before there are any
+            try:
+                check_task(options.task, options.seed)
+            except ValueError as error:
+                raise ValueError(f"--task {text}: {error}") from None
+        self._check_size(options, *sizes_of(options.task, options.seed))
+
+    def _check_size(self, options: argparse.Namespace, n_samples: int = 0, *sizes: float) -> None:
+        """Refuse what would need more memory than there is; `sizes` are those of memory_needed."""
+        needed, there = memory_needed(options, n_samples, *sizes), available_memory()
         if needed > 0.8 * there:
-            sizes = ("samples", "seeds", "lr_count", "epochs", "steps")
-            sizes = {k: v for k, v in vars(options).items() if k in sizes}
-            name = max(sizes, key=lambda name: sizes[name] / self.get_default(name))
-            word = f"--{name.replace('_', '-')} {sizes[name]}"
+            counts = {name: getattr(options, name, None) or 0 for name in USUAL}
+            counts["samples"] = n_samples
+            largest = max(counts, key=lambda name: counts[name] / USUAL[name])
+            word = f"--{largest.replace('_', '-')} {counts[largest]}"
+            if largest == "samples":
+                word = f"--task, of {n_samples} samples"
             gigabytes = f"{needed / 1e9:.3g} GB of memory, and there are {there / 1e9:.3g}"
             self.error(f"{word}: this would need about {gigabytes}")
 
@@ -116,20 +158,51 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
-def memory_needed(options: argparse.Namespace) -> float:
+USUAL = {"samples": 1000, "seeds": 10, "lr_count": 10, "epochs": 10, "steps": 50}
+LOADED = 100  # bytes for each sample while one is served: a loader's lists
+
+
+def sizes_of(task: Task, seed: int) -> tuple[int, float, int]:
+    """Return the number of training samples, the bytes of data for each, and of parameters."""
+    train, held_out = task.make_data(seed)
+    n_bytes = sum(tensor.nbytes for tensor in (*train.tensors, *held_out.tensors))
+    n_parameters = sum(param.numel() for param in task.make_net().parameters())
+    return len(train), n_bytes / len(train), n_parameters
+
+
+def memory_needed(
+    options: argparse.Namespace,
+    n_samples: int = 0,
+    sample_bytes: float = 0,
+    n_parameters: int = 0,
+) -> float:
     """Return about how many bytes a script needs for what its options ask for."""
-
-    def count(name: str) -> int:
-        return getattr(options, name, 1)
-
     n_optimizers = len(getattr(options, "optimizers", [""]))
-    n_trainings = count("seeds") * count("lr_count")
+    n_seeds = getattr(options, "seeds", 1)
+    n_trainings = n_seeds * getattr(options, "lr_count", 1)
     # All losses are kept, but where batch sizes are compared: there only one an epoch.
-    steps = count("steps") * count("epochs")
-    if hasattr(options, "batch_size"):
-        steps *= math.ceil(count("samples") / options.batch_size)
-    data = 100 * count("samples") * count("seeds")  # with a loader's lists, while one is served
-    return data + n_trainings * (20_000 + 60 * steps * n_optimizers)
+    steps = getattr(options, "steps", 1)
+    if n_samples:
+        steps = options.task.epochs
+        if hasattr(options, "batch_size"):
+            steps *= math.ceil(n_samples / options.task.batch_size)
+    data = max(LOADED, sample_bytes) * n_samples * n_seeds
+    return data + n_trainings * (20_000 + 40 * n_parameters + 60 * steps * n_optimizers)
+
+
+def data_on(device: str, make_data: Callable) -> Callable:
+    """Return `make_data` with its data on the device, made once for each seed."""
+
+    @cache
+    def make(seed: int) -> Any:
+        data = make_data(seed)
+        if device == "cpu":
+            return data
+        return tuple(
+            TensorDataset(*(tensor.to(device) for tensor in dataset.tensors)) for dataset in data
+        )
+
+    return make
 
 
 def available_memory() -> float:

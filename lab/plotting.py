@@ -26,8 +26,9 @@ COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, st
 COLORS["Momentum 0.5"] = PALETTE[6]
 
 
-def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure in our style and its panels, row by row."""
+def new_figure(n_panels: int = 1, n_rows: int | None = None) -> tuple[Figure, list[Axes]]:
+    """Return a figure in our style and its panels, row by row: at most four in a row."""
+    n_rows = n_rows or -(-n_panels // 4)
     n_columns = -(-n_panels // n_rows)
     width = 7 if n_panels == 1 else 11 if n_columns == 2 else 4 * n_columns
     figure, grid = plt.subplots(
@@ -37,7 +38,9 @@ def new_figure(n_panels: int = 1, n_rows: int = 1) -> tuple[Figure, list[Axes]]:
         layout="constrained",
         squeeze=False,
     )
-    panels = list(grid.flat)
+    panels, others = list(grid.flat)[:n_panels], list(grid.flat)[n_panels:]
+    for panel in others:
+        panel.remove()
     for panel in panels:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The language that names an optimizer: `[LABEL=]NAME[(keyword=literal, ...)]`."""
+"""The language that names an optimizer or a task: `[LABEL=]NAME[(keyword=literal, ...)]`."""
 
 import ast
 import difflib
@@ -9,13 +9,15 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from settings import OPTIMIZERS
+from tasks import TASKS, Task
 
 TORCH_CLASSES = {
     name: value
@@ -70,14 +72,41 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
     optimizer_class = _find_class(name)
     if lr is not None and "lr" in inspect.signature(optimizer_class).parameters:
         arguments = {"lr": ast.Constant(lr)} | arguments
-    try:
-        keywords = {key: ast.literal_eval(value) for key, value in arguments.items()}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{text!r}: only literal values are accepted") from error
+    keywords = _literals(arguments, text)
     if "lr" in keywords:
         check_lr(keywords["lr"])
     call = ", ".join(f"{key}={ast.unparse(value)}" for key, value in arguments.items())
     return Spec(label, f"{name}({call})", optimizer_class, keywords)
+
+
+def parse_task(text: str) -> Task:
+    """Parse `NAME[(keyword=literal, ...)]`: an entry of tasks.py, or `module.name`, a Task.
+
+    The keywords are those of its `make_data`. ValueError names what is wrong, in one line.
+    """
+    name, arguments = _split_call(text, text)
+    module_name, _, attribute = name.rpartition(".")
+    if module_name:
+        task = _import(module_name, attribute)
+        if not isinstance(task, Task):
+            raise ValueError(f"{name} is not a Task of tasks.py")
+    elif name not in TASKS:
+        raise ValueError(f"unknown task {name!r}{nearest(name, list(TASKS))}")
+    else:
+        task = TASKS[name]
+    known = list(inspect.signature(task.make_data).parameters)[1:]
+    for keyword in arguments:
+        if keyword not in known:
+            hint = nearest(keyword, known) if known else ", and no other"
+            raise ValueError(f"the data of {name} have no {keyword!r}{hint}")
+    return replace(task, make_data=partial(task.make_data, **_literals(arguments, text)))
+
+
+def _literals(arguments: dict[str, ast.expr], text: str) -> dict[str, Any]:
+    try:
+        return {key: ast.literal_eval(value) for key, value in arguments.items()}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{text!r}: only literal values are accepted") from error
 
 
 def _split_call(source: str, text: str) -> tuple[str, dict[str, ast.expr]]:
@@ -95,9 +124,9 @@ def _split_call(source: str, text: str) -> tuple[str, dict[str, ast.expr]]:
         raise ValueError(form)
     arguments = {keyword.arg: keyword.value for keyword in keywords}
     if getattr(tree, "args", None) or None in arguments:
-        raise ValueError(f"{text!r}: every hyperparameter needs its keyword")
+        raise ValueError(f"{text!r}: every value needs its keyword")
     if len(arguments) < len(keywords):
-        raise ValueError(f"{text!r} gives a hyperparameter twice")
+        raise ValueError(f"{text!r} gives a keyword twice")
     return name, arguments
 
 
@@ -111,19 +140,24 @@ def _find_class(name: str) -> type:
             raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
         known = list(dict.fromkeys([*OPTIMIZERS, *TORCH_CLASSES]))
         raise ValueError(f"unknown optimizer {name!r}{nearest(name, known)}")
+    found = _import(module_name, class_name)
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise ValueError(f"{name} is not a torch.optim.Optimizer")
+    return found
+
+
+def _import(module_name: str, name: str) -> Any:
+    """Return what a module, installed or in the working directory, has by that name."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a learner's own file may fail in any way
         raise ValueError(f"cannot import {module_name}: {describe(error)}") from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        names = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise ValueError(f"{module_name} has no class {class_name!r}{nearest(class_name, names)}")
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        raise ValueError(f"{name} is not a torch.optim.Optimizer")
-    return found
+    if not hasattr(module, name):
+        names = [key for key in vars(module) if not key.startswith("_")]
+        raise ValueError(f"{module_name} has no {name!r}{nearest(name, names)}")
+    return getattr(module, name)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -6,9 +6,10 @@ from itertools import groupby
 
 from lab.machine import keep_memory, threads_for
 from lab.report import Interrupted, stop_in_words
+from lab.specs import describe
+from lab.statistics import infinite_where_diverged
 from lab.trainings import (
     MOVED_NOTHING,
-    Problem,
     Progress,
     Runs,
     Training,
@@ -24,13 +25,14 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import TensorDataset
 
 from data import make_loader
+from tasks import Task
 from training import evaluate, train
 
 IN_TURN = "trained net by net, as a stack of nets would not train like each alone"
 
 
 def train_all(
-    problem: Problem,
+    task: Task,
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress = without_progress,
@@ -41,16 +43,18 @@ def train_all(
     result, the runs' `error`. Ctrl-C raises Interrupted, with the runs as they are.
     """
     start = time.perf_counter()
-    runs = None
+    runs = reason = None
     if len(trainings) > 1:
         try:
-            runs = train_stack(problem, trainings, make_optimizer, progress)
-        except Exception:  # Unlike, or whatever vmap or an optimizer may raise
-            runs = None
+            runs = train_stack(task, trainings, make_optimizer, progress)
+        except Unlike as finding:
+            reason = finding
+        except Exception as error:  # whatever vmap or an optimizer may raise
+            reason = describe(error).split(". ")[0]
     if runs is None:
-        runs = train_in_turn(problem, trainings, make_optimizer, progress)
-        if len(trainings) > 1 and not runs.error:
-            runs.remarks.append(IN_TURN)
+        runs = train_in_turn(task, trainings, make_optimizer, progress)
+        if reason and not runs.error:
+            runs.remarks.append(f"{IN_TURN} ({reason})")
     runs.seconds = time.perf_counter() - start
     if isinstance(runs.error, KeyboardInterrupt):
         raise Interrupted(runs) from None
@@ -72,22 +76,21 @@ class Stack:
     rate's rows. So a step costs little more than for a single net.
     """
 
-    def __init__(self, problem: Problem, trainings: list[Training]):
+    def __init__(self, task: Task, trainings: list[Training]):
         # Trainings that share a seed share what it gives: one net to start from, one dataset.
-        nets = {}
+        firsts = {}
         for training in trainings:
-            if training.seed not in nets:
-                nets[training.seed] = training.make_net(problem)
-        datasets = {id(t.dataset): t.dataset for t in trainings}
-        net_of = positions([t.seed for t in trainings], nets)
-        self.dataset_of = positions([id(t.dataset) for t in trainings], datasets)
-        by_name = zip(*(dataset.tensors for dataset in datasets.values()), strict=True)
-        self.x, self.y = map(torch.stack, by_name)  # (datasets, samples, ...)
-        self.net = nets[trainings[0].seed]
-        starts, buffers = stack_module_state(list(nets.values()))
-        self.buffers = {name: buffer[net_of] for name, buffer in buffers.items()}
+            firsts.setdefault(training.seed, training)
+        nets = [training.make_net(task) for training in firsts.values()]
+        numbers = {seed: number for number, seed in enumerate(firsts)}
+        self.seed_of = torch.tensor([numbers[training.seed] for training in trainings])
+        self.data = stack_data([training.dataset for training in firsts.values()])
+        self.held_out = stack_data([training.held_out for training in firsts.values()])
+        self.net = nets[0]
+        starts, buffers = stack_module_state(nets)
+        self.buffers = {name: buffer[self.seed_of] for name, buffer in buffers.items()}
         matrix = torch.cat([start.detach().reshape(len(nets), -1) for start in starts.values()], 1)
-        self.matrix = matrix[net_of]  # (nets, parameters of a net)
+        self.matrix = matrix[self.seed_of]  # (nets, parameters of a net)
         columns = self.matrix.split([start[0].numel() for start in starts.values()], 1)
         self.weights = {  # views of the matrix, in the shapes that the net knows
             name: column.view(-1, *start.shape[1:]).requires_grad_()
@@ -102,7 +105,7 @@ class Stack:
         ]
 
         def loss_of_one(weights: dict, buffers: dict, x: Tensor, y: Tensor) -> Tensor:
-            return problem.loss_function(functional_call(self.net, weights | buffers, (x,)), y)
+            return task.loss(functional_call(self.net, weights | buffers, (x,)), y)
 
         self.losses_of_each = vmap(loss_of_one)
 
@@ -111,9 +114,9 @@ class Stack:
 
         Returns the losses (nets,) and the gradients (nets, parameters of a net).
         """
-        x, y = self.x[:, samples], self.y[:, samples]
+        x, y = (tensor[:, samples] for tensor in self.data)
         if len(x) < len(self.matrix):
-            x, y = x[self.dataset_of], y[self.dataset_of]
+            x, y = x[self.seed_of], y[self.seed_of]
         losses = self.losses_of_each(self.weights, self.buffers, x, y)
         grads = torch.autograd.grad(losses.sum(), list(self.weights.values()))
         grads = torch.cat([grad.reshape(len(self.matrix), -1) for grad in grads], 1)
@@ -121,49 +124,55 @@ class Stack:
             rows.grad = grad
         return losses.detach(), grads
 
-    def data_of(self, k: int, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def batch_of(self, k: int, samples: Tensor) -> tuple[Tensor, ...]:
         """Return the rows `samples` of the k-th net's data."""
-        return self.x[self.dataset_of[k], samples], self.y[self.dataset_of[k], samples]
+        return tuple(tensor[self.seed_of[k], samples] for tensor in self.data)
+
+    def buffers_of(self, k: int) -> dict[str, Tensor]:
+        """Return the k-th net's buffers as they are now."""
+        return {name: value[k].clone() for name, value in self.buffers.items()}
 
     @torch.no_grad()
-    def evaluate(self) -> Tensor:
-        """Return each net's loss over its whole training set (nets,)."""
-        size = max(1, 200_000 // self.x.shape[1])  # in parts, or many nets would fill the memory
+    def evaluate(self, data: tuple[Tensor, Tensor]) -> Tensor:
+        """Return each net's loss (nets,) over the whole of its `data` (datasets, samples, ...)."""
+        size = max(1, 50_000 // data[0].shape[1])  # in parts, or many nets would fill the memory
         losses = []
+        self.net.eval()
         for first in range(0, len(self.matrix), size):
             part = slice(first, first + size)
             weights = {name: value[part] for name, value in self.weights.items()}
             buffers = {name: value[part] for name, value in self.buffers.items()}
-            x, y = self.x[self.dataset_of[part]], self.y[self.dataset_of[part]]
+            x, y = (tensor[self.seed_of[part]] for tensor in data)
             losses.append(self.losses_of_each(weights, buffers, x, y))
+        self.net.train()
         return torch.cat(losses)
 
 
-def positions(keys: list, known: dict) -> Tensor:
-    """Return the position of each of the keys among the known ones."""
-    numbers = {key: number for number, key in enumerate(known)}
-    return torch.tensor([numbers[key] for key in keys])
+def stack_data(datasets: list[TensorDataset]) -> tuple[Tensor, Tensor]:
+    """Return the x and the y of all data sets, each as one tensor (datasets, samples, ...)."""
+    x, y = map(torch.stack, zip(*(dataset.tensors for dataset in datasets), strict=True))
+    return x, y
 
 
 def train_stack(
-    problem: Problem,
+    task: Task,
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress,
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
     keep_memory()
-    stack = Stack(problem, trainings)
+    stack = Stack(task, trainings)
     before = stack.matrix.clone()
     # The middle rate has a shadow throughout, the highest one for an epoch: there gradients grow
     # large, and so shows what treats large ones otherwise.
     numbers = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
-    shadows = [Shadow(problem, trainings, k, make_optimizer) for k in numbers]
+    shadows = [Shadow(task, trainings, k, make_optimizer) for k in numbers]
     optimizer = make_optimizer(stack.groups)
     lr = optimizer.param_groups[0].get("lr")
-    loader = make_loader(TensorDataset(torch.arange(stack.x.shape[1])), problem.batch_size)
-    steps = train_together(stack, shadows, optimizer, loader, problem.epochs)
-    losses = stack.matrix.new_empty(problem.epochs * len(loader), len(trainings))
+    loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)
+    steps = train_together(stack, shadows, optimizer, loader, task.epochs)
+    losses = stack.matrix.new_empty(task.epochs * len(loader), len(trainings))
     done, error = 0, None
     with threads_for(stack.matrix.numel()):
         try:
@@ -172,15 +181,19 @@ def train_stack(
                 done += 1
         except KeyboardInterrupt as interrupt:
             error = interrupt
-        final_losses = stack.evaluate()
+        ends = [stack.evaluate(data) for data in (stack.data, stack.held_out)]
     if not error:
         for shadow in shadows:
-            shadow.check_end(stack.matrix, final_losses)
-    losses, final_losses = cut_off(losses[:done].cpu().double(), final_losses.cpu().double())
+            shadow.check_end(stack, *ends)
+    losses, diverged = cut_off(losses[:done].cpu().double())
+    final_losses, held_out_losses = (
+        infinite_where_diverged(end.cpu().double()).masked_fill(diverged, torch.inf) for end in ends
+    )
     return Runs(
         trainings,
         losses,
         final_losses,
+        held_out_losses,
         net=stack.net,
         weights={name: value.detach() for name, value in stack.weights.items()} | stack.buffers,
         steps_per_epoch=len(loader),
@@ -207,9 +220,12 @@ def train_together(
 
     def closure() -> Tensor:
         nonlocal losses, calls, total
+        if is_checked:
+            for shadow in shadows:
+                shadow.take_down(stack, samples)
         losses, grads = stack.backward(samples)
         for shadow in shadows:
-            shadow.look(stack, losses, grads, samples if is_checked else None)
+            shadow.look(stack, losses, grads, is_checked)
         calls, total = calls + 1, losses.sum()
         return total
 
@@ -226,15 +242,14 @@ def train_together(
         shadows[:] = [shadow for shadow in shadows if shadow.alive][:1]
 
 
-def cut_off(losses: Tensor, final_losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Return losses (steps, nets) and final losses (nets,) as if each net had stopped for good.
+def cut_off(losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return losses (steps, nets) as if each net had stopped for good, and which (nets,) did.
 
     Alone, a net stops at its first loss that is not finite.
     """
     ended = (~losses.isfinite()).cumsum(0)
     losses = losses.masked_fill((ended > 1) | ((ended == 1) & losses.isfinite()), torch.nan)
-    finite = final_losses.isfinite() & (ended[-1:] == 0).all(0)
-    return losses, final_losses.masked_fill(~finite, torch.inf)
+    return losses, (ended[-1:] > 0).any(0)
 
 
 # ---------------------------------------------------------------- the proof
@@ -246,19 +261,19 @@ class Shadow:
     It has an optimizer of its own, and separate parameters in the net's own shapes. As it is given
     the stack's gradients, no chaos can come between the two: their weights stay the same, to
     rounding, if the optimizer treats every element for itself, and part for good if it does not.
-    So it is enough to look once an epoch. Then losses and gradients, too, are held against what the
-    training loop gives.
+    So it is enough to look once an epoch. Then losses, gradients and buffers, too, are held against
+    what the training loop gives.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        task: Task,
         trainings: list[Training],
         k: int,
         make_optimizer: Callable[..., Optimizer],
     ):
-        self.k, self.problem, self.dataset = k, problem, trainings[k].dataset
-        self.net = trainings[k].make_net(problem)
+        self.k, self.task, self.training = k, task, trainings[k]
+        self.net = trainings[k].make_net(task)
         self.params = list(self.net.parameters())
         self.optimizer = trainings[k].make_optimizer(make_optimizer, self.net)
         self.first_weights = parameters_to_vector(self.params).detach()
@@ -268,13 +283,18 @@ class Shadow:
         self.first = None  # loss and gradient: what is large here
         self.alive = True  # until it diverges
 
-    def look(self, stack: Stack, losses: Tensor, grads: Tensor, samples: Tensor | None) -> None:
-        """Take down what the stack has when its closure is called; with `samples`, to check it."""
+    def take_down(self, stack: Stack, samples: Tensor) -> None:
+        """Take down what the stack starts a step from that is to be checked."""
+        self.batch = stack.batch_of(self.k, samples)
+        self.buffers_before = stack.buffers_of(self.k)
+
+    def look(self, stack: Stack, losses: Tensor, grads: Tensor, is_checked: bool) -> None:
+        """Take down what the stack has made of it when its closure was called."""
         self.grad.copy_(grads[self.k])
         self.weights = None
-        if samples is not None:
+        if is_checked:
             self.weights, self.loss = stack.matrix[self.k].clone(), losses[self.k].clone()
-            self.batch = stack.data_of(self.k, samples)
+            self.buffers = stack.buffers_of(self.k)
             self.alive = self.alive and bool(self.loss.isfinite() & self.grad.isfinite().all())
             self.first = self.first or (self.loss, self.grad.clone())
 
@@ -299,13 +319,17 @@ class Shadow:
     def check_gradient(self) -> None:
         """Raise Unlike if the training loop has another loss or gradient than the stack."""
         inert = SGD(self.params, lr=0.0)
-        (loss,) = train(self.net, inert, [self.batch], self.problem.loss_function, epochs=1)
+        self.net.load_state_dict(self.buffers_before, strict=False)
+        (loss,) = train(self.net, inert, [self.batch], self.task.loss, epochs=1)
         grad = torch.cat([param.grad.flatten() for param in self.params])
         first_loss, first_grad = self.first
         if abs(loss - self.loss) > 1e-4 * abs(self.loss) + 1e-6 * abs(first_loss):
             raise Unlike("its loss differs")
         if (grad - self.grad).norm() > 1e-3 * self.grad.norm() + 1e-5 * first_grad.norm():
             raise Unlike("its gradient differs")
+        for name, buffer in self.net.named_buffers():
+            if not torch.allclose(buffer, self.buffers[name], rtol=1e-4, atol=1e-6):
+                raise Unlike(f"its {name} differs")
 
     def check_weights(self, weights: Tensor) -> None:
         """Raise Unlike if these weights are not the shadow's, to rounding."""
@@ -314,12 +338,15 @@ class Shadow:
         if (mine - weights).norm() > bound:
             raise Unlike("its weights differ")
 
-    def check_end(self, matrix: Tensor, final_losses: Tensor) -> None:
-        """Raise Unlike if the net ended elsewhere or, over its training set, at another loss."""
+    def check_end(self, stack: Stack, final_losses: Tensor, held_out_losses: Tensor) -> None:
+        """Raise Unlike if the net ended elsewhere, or at other losses over its two data sets."""
         self.alive = self.alive and bool(final_losses[self.k].isfinite())
         if not self.alive:
             return
-        self.check_weights(matrix[self.k])
-        loss = evaluate(self.net, self.dataset, self.problem.loss_function)
-        if abs(loss - final_losses[self.k]) > 1e-3 * abs(loss) + 1e-6 * abs(self.first[0]):
-            raise Unlike("its final loss differs")
+        self.check_weights(stack.matrix[self.k])
+        self.net.load_state_dict(stack.buffers_of(self.k), strict=False)
+        ends = {self.training.dataset: final_losses, self.training.held_out: held_out_losses}
+        for dataset, losses in ends.items():
+            loss = evaluate(self.net, dataset, self.task.loss)
+            if abs(loss - losses[self.k]) > 1e-3 * abs(loss) + 1e-6 * abs(self.first[0]):
+                raise Unlike("its final loss differs")

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from lab.report import stop_in_words
+from lab.specs import describe
 from lab.statistics import infinite_where_diverged
 
 import torch
@@ -14,9 +16,9 @@ from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
 from data import make_loader
+from tasks import Task
 from training import evaluate, train
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[Iterable, int], Iterable]
 
 MOVED_NOTHING = (
@@ -36,16 +38,6 @@ def silent(label: object) -> Progress:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What trainings that are compared have in common."""
-
-    make_net: Callable[[], nn.Module]  # called right after torch.manual_seed(seed)
-    loss_function: LossFunction  # of outputs and targets
-    epochs: int
-    batch_size: int
-
-
-@dataclass(frozen=True)
 class Training:
     """One net to train: a seed gives its first weights and its data, and it may have its own rate.
 
@@ -54,12 +46,18 @@ class Training:
 
     seed: int
     dataset: TensorDataset
+    held_out: TensorDataset
     lr: float | None = None
 
-    def make_net(self, problem: Problem) -> nn.Module:
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are classes, and not numbers."""
+        return not self.dataset.tensors[1].is_floating_point()
+
+    def make_net(self, task: Task) -> nn.Module:
         """Return the net with its first weights."""
         torch.manual_seed(self.seed)
-        return problem.make_net().to(self.dataset.tensors[0].device)
+        return task.make_net().to(self.dataset.tensors[0].device)
 
     def make_optimizer(self, make_optimizer: Callable[..., Optimizer], net: nn.Module) -> Optimizer:
         """Return the net's optimizer, with the rate of this training."""
@@ -68,13 +66,61 @@ class Training:
         return make_optimizer([{"params": list(net.parameters()), "lr": self.lr}])
 
 
-def take_a_step(
-    problem: Problem, training: Training, make_optimizer: Callable[..., Optimizer]
-) -> None:
-    """Take one step, on one sample: whatever is wrong with net, data or optimizer, raises."""
-    net = training.make_net(problem)
+def trainings_of(
+    task: Task, seeds: Iterable[int], lrs: Iterable[float | None] = (None,)
+) -> list[Training]:
+    """Return the trainings from all seeds at the first rate, then from all at the second, ..."""
+    data = {seed: task.make_data(seed) for seed in seeds}
+    return [Training(seed, *data[seed], lr) for lr in lrs for seed in data]
+
+
+def check_task(task: Task, seed: int) -> None:
+    """Raise ValueError, in words, if the task's data, net and loss do not go together."""
+    try:
+        data = task.make_data(seed)
+    except Exception as error:  # a user's own function may fail in any way
+        raise ValueError(f"its data cannot be made: {describe(error)}") from error
+    if not (isinstance(data, tuple) and len(data) == 2 and all(map(is_x_and_y, data))):
+        raise ValueError("make_data(seed) has to return two TensorDatasets, each of x and y")
+    (x, y), (held_out_x, held_out_y) = (dataset.tensors for dataset in data)
+    for one, other in ((x, held_out_x), (y, held_out_y)):
+        if not len(one) or not len(other):
+            raise ValueError("one of its data sets is empty")
+        if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+            raise ValueError("its data sets, for training and held out, are not of one shape")
+        if not one.isfinite().all() or not other.isfinite().all():
+            raise ValueError("its data are not all finite")
+
+    x, y = x[: task.batch_size], y[: task.batch_size]
+    try:
+        net = Training(seed, *data).make_net(task)
+        outputs = net(x)
+        net.eval()(held_out_x[: task.batch_size])
+    except Exception as error:
+        raise ValueError(f"its net cannot take the data: {describe(error)}") from error
+    if outputs.numel() == y.numel() and outputs.shape != y.shape:
+        shapes = f"outputs of shape {tuple(outputs.shape)} for targets of {tuple(y.shape)}"
+        raise ValueError(f"its net has {shapes}")
+    try:
+        loss = task.loss(outputs, y)
+    except Exception as error:
+        raise ValueError(f"its loss cannot take outputs and targets: {describe(error)}") from error
+    if not isinstance(loss, Tensor) or loss.ndim:
+        shape = f" but of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+        raise ValueError(f"its loss is not a scalar tensor{shape}")
+    if not loss.requires_grad:
+        raise ValueError("its loss does not depend on the parameters of its net")
+
+
+def is_x_and_y(dataset: object) -> bool:
+    return isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2
+
+
+def take_a_step(task: Task, training: Training, make_optimizer: Callable[..., Optimizer]) -> None:
+    """Take one step, on one mini-batch: whatever an optimizer has against it, raises."""
+    net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
-    list(train(net, optimizer, [training.dataset[:1]], problem.loss_function, epochs=1))
+    list(train(net, optimizer, [training.dataset[: task.batch_size]], task.loss, epochs=1))
 
 
 @dataclass
@@ -88,8 +134,9 @@ class Runs:
     trainings: list[Training]
     losses: Tensor  # (steps, trainings), the mini-batch loss before each step; nan after the last
     final_losses: Tensor  # (trainings,), over the training set; infinite where one diverged
+    held_out_losses: Tensor  # (trainings,), over the held-out set; infinite likewise
     net: nn.Module  # one of their shape, to hold any of the weights
-    weights: dict[str, Tensor]  # as trained, by name; (trainings, ...)
+    weights: dict[str, Tensor]  # and buffers, as trained, by name; (trainings, ...)
     steps_per_epoch: int
     lr: float | None  # at the start of the first training; None if the optimizer has none
     stacked: bool = False  # all at once, or in turn
@@ -121,43 +168,52 @@ class Runs:
             diverged = f"{len(steps)} of {len(self.trainings)} diverged, from step {min(steps)} on"
         return "; ".join(filter(None, (diverged, self.stopped)))
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return the outputs of every net (trainings, *outputs) for inputs x."""
-        outputs = []
-        with torch.no_grad():
-            for k in range(len(self.trainings)):
-                self.net.load_state_dict({name: value[k] for name, value in self.weights.items()})
-                outputs.append(self.net(x))
-        return torch.stack(outputs)
+    @torch.no_grad()
+    def predict(self, x: Tensor, k: int) -> Tensor:
+        """Return the outputs of the k-th net for inputs x."""
+        self.net.load_state_dict({name: value[k] for name, value in self.weights.items()})
+        return self.net.eval()(x)
+
+    def accuracies(self, numbers: Iterable[int]) -> Tensor | None:
+        """Return the share of the held-out set that nets of these numbers classify right.
+
+        None if the targets are no classes.
+        """
+        if not self.trainings[0].has_classes:
+            return None
+        right = []
+        for k in numbers:
+            x, y = self.trainings[k].held_out.tensors
+            right.append((self.predict(x, k).argmax(1) == y).double().mean().item())
+        return torch.tensor(right)
 
 
 def train_in_turn(
-    problem: Problem,
+    task: Task,
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress,
 ) -> Runs:
     """Train one net after the other, each as if there were no other."""
     if len(trainings) == 1:
-        ones = [train_one(problem, trainings[0], make_optimizer, progress)]
+        ones = [train_one(task, trainings[0], make_optimizer, progress)]
     else:
         ones = []
         for training in progress(trainings, len(trainings)):
-            ones.append(train_one(problem, training, make_optimizer, without_progress))
+            ones.append(train_one(task, training, make_optimizer, without_progress))
             if ones[-1].error:
                 break
+    tensor = partial(torch.tensor, dtype=torch.float64)
     last = ones[-1]
     complete = [one for one in ones if not one.error] or ones
     states = [one.net.state_dict() for one in complete]
     return Runs(
         trainings=trainings[: len(complete)],
         losses=nn.utils.rnn.pad_sequence(
-            [torch.tensor(one.losses, dtype=torch.float64) for one in complete],
-            padding_value=math.nan,
+            [tensor(one.losses) for one in complete], padding_value=math.nan
         ),
-        final_losses=infinite_where_diverged(
-            torch.tensor([one.final_loss for one in complete], dtype=torch.float64)
-        ),
+        final_losses=infinite_where_diverged(tensor([one.final_loss for one in complete])),
+        held_out_losses=infinite_where_diverged(tensor([one.held_out_loss for one in complete])),
         net=complete[0].net,
         weights={name: torch.stack([state[name] for state in states]) for name in states[0]},
         steps_per_epoch=complete[0].steps_per_epoch,
@@ -177,7 +233,8 @@ class One:
     lr: float | None
     steps_per_epoch: int
     losses: list[float] = field(default_factory=list)
-    final_loss: float = math.nan
+    final_loss: float = math.nan  # as it stays where it diverged
+    held_out_loss: float = math.nan
     moved: bool = False
     error: BaseException | None = None
 
@@ -188,23 +245,25 @@ class One:
 
 
 def train_one(
-    problem: Problem,
+    task: Task,
     training: Training,
     make_optimizer: Callable[..., Optimizer],
     progress: Progress,
 ) -> One:
     """Train one net, as far as it goes."""
-    net = training.make_net(problem)
+    net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
-    loader = make_loader(training.dataset, problem.batch_size)
+    loader = make_loader(training.dataset, task.batch_size)
     one = One(training.seed, net, optimizer.param_groups[0].get("lr"), len(loader))
     start = parameters_to_vector(net.parameters()).detach()
-    steps = train(net, optimizer, loader, problem.loss_function, problem.epochs)
+    steps = train(net, optimizer, loader, task.loss, task.epochs)
     try:
-        for loss in progress(steps, problem.epochs * len(loader)):
+        for loss in progress(steps, task.epochs * len(loader)):
             one.losses.append(loss)
     except (Exception, KeyboardInterrupt) as error:
         one.error = error
-    one.final_loss = evaluate(net, training.dataset, problem.loss_function)
+    if all(map(math.isfinite, one.losses[-1:])):
+        one.final_loss = evaluate(net, training.dataset, task.loss)
+        one.held_out_loss = evaluate(net, training.held_out, task.loss)
     one.moved = not torch.equal(start, parameters_to_vector(net.parameters()))
     return one

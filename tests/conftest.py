@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 from lab import machine
+from lab.sweeps import Sweep
+from lab.trainings import Runs, Training
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import settings
+from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
+
+from tasks import Task
 
 settings.register_profile("no clock", parent=settings.default, deadline=None)
 settings.load_profile("no clock")
@@ -88,11 +93,18 @@ class SmallNet(torch.nn.Module):
         return self.layers(x)
 
 
-def small_data(seed, n_samples=100):
-    """Return a data set that stays as it is, whatever a learner makes of data.py."""
+def small_data(seed, samples=100):
+    """Return data sets that stay as they are, whatever a learner makes of data.py."""
     generator = torch.Generator().manual_seed(seed)
-    x = 2 * torch.rand(n_samples, 1, generator=generator) - 1
-    return TensorDataset(x, (3 * x).sin() + 0.1 * torch.randn(x.shape, generator=generator))
+
+    def draw(n_samples):
+        x = 2 * torch.rand(n_samples, 1, generator=generator) - 1
+        return TensorDataset(x, (3 * x).sin() + 0.1 * torch.randn(x.shape, generator=generator))
+
+    return draw(samples), draw(40)
+
+
+SMALL = Task(small_data, SmallNet, mse_loss, epochs=6, batch_size=32, target=0.2)
 
 
 def textbook_training(dataset, make_net, make_optimizer, loss_function, seed, epochs, batch_size):
@@ -131,6 +143,19 @@ def start_script(name, *words, shell=None, env=None, **streams):
         env=environment | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def made_up(medians, lrs=None, seeds=5, spread=0.0):
+    """Runs made up so that each rate has this median; infinite where it diverged."""
+    lrs = lrs or [10.0 ** (i - len(medians) + 1) for i in range(len(medians))]
+    noise = spread * torch.linspace(-1, 1, seeds)
+    final = (torch.tensor(medians).unsqueeze(1) + noise).flatten().double()
+    every = [Training(seed, None, None, lr) for lr in lrs for seed in range(seeds)]
+    return Runs(every, final.expand(8, -1), final / 2, final, SmallNet(), {}, 4, lrs[0])
+
+
+def made_up_sweep(*args, **kwargs):
+    return Sweep(made_up(*args, **kwargs))
 
 
 # Two files of homework: one whose optimizer fails at its third step, one whose moves nothing.

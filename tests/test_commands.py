@@ -3,11 +3,17 @@
 import argparse
 import math
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lab import commands
 
 import pytest
+from conftest import SMALL
+
+import settings
+from tasks import TASKS
 
 
 @pytest.fixture
@@ -69,7 +75,7 @@ def test_what_is_refused_ends_in_one_line(parser, capsys):
 def test_every_default_is_said(parser, capsys):
     parser.add_optimizers(["Adam"], "one of them")
     parser.add_lr()
-    parser.add_training()
+    parser.add_task()
     parser.add_batch_size()
     parser.add_seeds(7)
     parser.add_target()
@@ -80,11 +86,32 @@ def test_every_default_is_said(parser, capsys):
     assert "What for?" in out
     assert "examples: python script.py" in out
     options = parser.parse([])
-    for name in ("seed", "output", "lr", "epochs", "samples", "noise", "batch_size", "target"):
+    for name in ("seed", "output", "lr", "device"):
         assert f"(default: {getattr(options, name)})" in out
+    assert f"(default: {settings.TASK})" in out
+    assert options.task.epochs == TASKS[settings.TASK].epochs
     assert options.seeds == 7
     assert options.optimizers == ["Adam"]
     assert not options.no_show
+
+
+# A task whose data are said to be large, without any memory being used.
+LARGE = """
+import torch
+from torch.nn.functional import mse_loss
+from torch.utils.data import TensorDataset
+from tasks import Task
+
+
+class Large(torch.Tensor):
+    nbytes = 10**15
+
+
+x = torch.zeros(100_000, 1)
+data = TensorDataset(x, x)
+data.tensors = (x.as_subclass(Large), x)
+large = Task(lambda seed: (data, data), lambda: torch.nn.Linear(1, 1), mse_loss, 1, 1)
+"""
 
 
 @pytest.mark.parametrize(
@@ -92,12 +119,16 @@ def test_every_default_is_said(parser, capsys):
     [
         (["--seeds", "100000000"], "--seeds 100000000"),
         (["--epochs", "1000000000"], "--epochs 1000000000"),
-        (["--samples", "1000000000000"], "--samples 1000000000000"),
-        (["--seeds", "2", "--samples", "1000000000000"], "--samples 1000000000000"),
+        (["--task", "sine(samples=1000000000000)"], "--task, of 1000000000000 samples"),
+        (["--seeds", "2", "--task", "sine(samples=10000000000)"], "--task, of 10000000000 samples"),
+        (["--task", "homework.large"], "--task, of 100000 samples"),
     ],
 )
-def test_a_size_that_cannot_be_had_is_refused_with_what_it_needs(words, name, parser, capsys):
-    parser.add_training()
+def test_a_size_that_cannot_be_had_is_refused_with_what_it_needs(
+    words, name, parser, capsys, homework
+):
+    homework(LARGE)
+    parser.add_task()
     parser.add_batch_size()
     parser.add_seeds(1)
     with pytest.raises(SystemExit) as stop:
@@ -118,17 +149,27 @@ def test_four_fifths_of_the_memory_may_be_used(parser, monkeypatch):
         parser.parse([])
 
 
-def test_the_memory_needed_grows_with_all_that_is_kept():
-    def needed(**counts):
-        return commands.memory_needed(argparse.Namespace(**counts))
+def needed(task=SMALL, sizes=(1000, 100, 61), **counts):
+    return commands.memory_needed(argparse.Namespace(task=task, batch_size=None, **counts), *sizes)
 
-    base = {"samples": 1000, "seeds": 10, "lr_count": 9, "epochs": 12, "batch_size": 32}
-    for name, factor in (("samples", 2), ("seeds", 2), ("lr_count", 2), ("epochs", 2)):
-        assert needed(**base | {name: base[name] * factor}) > 1.3 * needed(**base)
-    assert needed(**base | {"batch_size": 1}) > 10 * needed(**base)
-    assert needed(**base, optimizers=["a"] * 8) > 3 * needed(**base)
+
+def test_the_memory_needed_grows_with_all_that_is_kept():
+    base = {"seeds": 10, "lr_count": 9}
+    for name in base:
+        assert needed(**base | {name: base[name] * 2}) > 1.5 * needed(**base)
+    assert needed(replace(SMALL, epochs=12), **base) > 1.2 * needed(**base)
+    assert needed(replace(SMALL, batch_size=1), **base) > 5 * needed(**base)
+    assert needed(**base, optimizers=["a"] * 8) > 2 * needed(**base)
+    assert needed(sizes=(1000, 100, 10_000), **base) > 5 * needed(**base)
+    assert needed(sizes=(1000, 10_000, 61), **base) > 5 * needed(**base)
     # Measured: 1000 seeds x 9 rates x 4 optimizers took 0.4 GB beyond what an empty run takes.
-    assert 0.4e9 < needed(**base | {"seeds": 1000}, optimizers=["a"] * 4) < 2e9
+    task = replace(SMALL, epochs=12)
+    assert 0.4e9 < needed(task, seeds=1000, lr_count=9, optimizers=["a"] * 4) < 2e9
+
+
+def test_the_sizes_of_a_task():
+    # 100 samples and 40 held out, of an x and a y, 4 bytes each; 1-6-1 units.
+    assert commands.sizes_of(SMALL, 0) == (100, 140 * 8 / 100, 6 + 6 + 6 + 1)
 
 
 def test_a_device_is_one_that_torch_has_here():
@@ -140,13 +181,11 @@ def test_a_device_is_one_that_torch_has_here():
 
 
 def test_the_memory_needed_worked_by_hand():
-    # 10 data sets of 1000 samples; 90 trainings of 12 x 32 steps, twice.
-    options = argparse.Namespace(
-        samples=1000, seeds=10, lr_count=9, epochs=12, batch_size=32, optimizers=["a", "b"]
-    )
-    expected = 100 * 10_000 + 90 * (20_000 + 60 * 384 * 2)
-    assert commands.memory_needed(options) == expected
-    assert commands.memory_needed(argparse.Namespace(steps=50)) == 100 + 20_000 + 60 * 50
+    # 10 data sets of 1000 samples; 90 trainings of 12 x 32 steps, twice, of 61 parameters.
+    task = replace(SMALL, epochs=12)
+    expected = 100 * 10_000 + 90 * (20_000 + 40 * 61 + 60 * 384 * 2)
+    assert needed(task, seeds=10, lr_count=9, optimizers=["a", "b"]) == expected
+    assert commands.memory_needed(argparse.Namespace(steps=50)) == 20_000 + 60 * 50
 
 
 def test_the_memory_that_there_is_is_what_the_system_says(monkeypatch):
@@ -163,9 +202,9 @@ def test_the_memory_that_there_is_is_what_the_system_says(monkeypatch):
 
 
 def test_the_option_that_is_largest_beside_its_default_is_named(parser, monkeypatch, capsys):
-    parser.add_training()
+    parser.add_task()
     parser.add_batch_size()
-    monkeypatch.setattr(commands, "memory_needed", lambda options: 5e9)
+    monkeypatch.setattr(commands, "memory_needed", lambda *_: 5e9)
     monkeypatch.setattr(commands, "available_memory", lambda: 2e9)
     with pytest.raises(SystemExit):
         parser.parse(["--epochs", "2000"])
@@ -180,3 +219,71 @@ def test_no_show_asks_for_no_screen(parser, monkeypatch):
     assert used == []
     parser.parse(["--no-show"])
     assert used == ["agg"]
+
+
+# ---------------------------------------------------------------- a task
+
+
+@pytest.fixture
+def task_parser(parser):
+    parser.add_task()
+    parser.add_batch_size()
+    parser.add_target()
+    return parser
+
+
+def test_a_task_has_its_own_settings_or_those_of_the_options(task_parser):
+    task = task_parser.parse(["--task", "spirals"]).task
+    own = TASKS["spirals"]
+    for name in ("make_net", "loss", "epochs", "batch_size", "target"):
+        assert getattr(task, name) == getattr(own, name)
+    words = ["--task", "spirals", "--epochs", "3", "--batch-size", "7", "--target", "0.5"]
+    task = task_parser.parse(words).task
+    assert (task.epochs, task.batch_size, task.target) == (3, 7, 0.5)
+
+
+def test_the_words_of_a_task_reach_its_data(task_parser):
+    task = task_parser.parse(["--task", "parabola(samples=50, noise=0.0)"]).task
+    train_set, held_out = task.make_data(4)
+    assert len(train_set) == len(held_out) == 50
+    assert (train_set.tensors[1] == train_set.tensors[0] ** 2).all()
+    assert task.make_data(4) is task.make_data(4)  # made once
+
+
+def test_the_data_are_on_the_device_that_is_asked_for():
+    make_data = commands.data_on("meta", SMALL.make_data)  # a device that every torch has
+    for dataset, own in zip(make_data(3), SMALL.make_data(3), strict=True):
+        assert [tensor.device.type for tensor in dataset.tensors] == ["meta", "meta"]
+        assert [t.shape for t in dataset.tensors] == [t.shape for t in own.tensors]
+
+
+def test_the_list_of_tasks_says_what_each_teaches(task_parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        task_parser.parse(["--task", "list"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [
+        [name, task.lesson] for name, task in TASKS.items()
+    ]
+
+
+def test_a_task_of_ones_own_is_found_in_the_working_directory(task_parser, homework):
+    homework("from tasks import TASKS\nfrom dataclasses import replace\n"
+             "mine = replace(TASKS['sine'], epochs=99)\n")  # fmt: skip
+    assert task_parser.parse(["--task", "homework.mine(samples=20)"]).task.epochs == 99
+
+
+def test_data_that_an_installation_lacks_are_told_in_a_line(task_parser, monkeypatch, capsys):
+    def lacks(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("matplotlib.cbook.get_sample_data", lacks)
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    for name, what in (("terrain", "jacksboro_fault_dem.npz"), ("prose", "pydoc_data")):
+        with pytest.raises(SystemExit) as stop:
+            task_parser.parse(["--task", name])
+        assert stop.value.code == 2
+        err = capsys.readouterr().err
+        assert what in err
+        assert err.count("\n") == 1
+    assert task_parser.parse(["--task", "sine"])

@@ -2,17 +2,21 @@
 
 import csv
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from conftest import FAILS, SmallNet, assert_refused, exit_status, small_data
+from conftest import FAILS, SMALL, SmallNet, assert_refused, exit_status, small_data
+from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 
 import compare_batch_sizes as script
-import settings
-from data import make_dataset
+from data import parabola
+from tasks import TASKS
 
-FAST = ["--no-show", "--epochs", "2", "--samples", "64"]
+FAST = ["--no-show", "--epochs", "2", "--task", "parabola(samples=64)"]
+SHORT = replace(TASKS["parabola"], make_data=partial(parabola, samples=64), epochs=2)
 
 
 def run_main(*words):
@@ -22,7 +26,7 @@ def run_main(*words):
 def loss_of(net, dataset):
     x, y = dataset.tensors
     with torch.no_grad():
-        return settings.LOSS(net(x), y).item()
+        return mse_loss(net(x), y).item()
 
 
 def linear_net():
@@ -38,23 +42,24 @@ def test_losses_are_those_of_a_plain_loop(batch_size):
     def adam(params):
         return torch.optim.Adam(params, lr=0.01)
 
-    ((_, run),) = script.compare(adam, [batch_size], small_data, SmallNet, seed=5, epochs=3)
-    dataset = small_data(5)
+    ((_, run),) = script.compare(adam, replace(SMALL, epochs=3), [batch_size], seed=5)
+    dataset, held_out = small_data(5)
     torch.manual_seed(5)
     net = SmallNet()
     optimizer = adam(net.parameters())
     loader = DataLoader(
         dataset, batch_size, shuffle=True, generator=torch.Generator().manual_seed(0)
     )
-    expected, updates = [loss_of(net, dataset)], 0
+    expected, updates = [[loss_of(net, dataset)], [loss_of(net, held_out)]], 0
     for _ in range(3):
         for x, y in loader:
             optimizer.zero_grad()
-            settings.LOSS(net(x), y).backward()
+            mse_loss(net(x), y).backward()
             optimizer.step()
             updates += 1
-        expected.append(loss_of(net, dataset))
-    assert run.losses == expected
+        expected[0].append(loss_of(net, dataset))
+        expected[1].append(loss_of(net, held_out))
+    assert [run.losses, run.held_out_losses] == expected
     assert run.updates_per_epoch == updates / 3
     assert run.steps == updates
     assert run.seconds[0] == 0
@@ -63,35 +68,37 @@ def test_losses_are_those_of_a_plain_loop(batch_size):
 
 
 def test_every_batch_size_starts_at_the_same_loss():
-    runs = dict(script.compare(sgd, ("full", 8, 1, 999), small_data, SmallNet, epochs=1))
+    runs = dict(script.compare(sgd, replace(SMALL, epochs=1), ("full", 8, 1, 999)))
     assert len({run.losses[0] for run in runs.values()}) == 1
     assert {size: run.updates_per_epoch for size, run in runs.items()} == {100: 1, 8: 13, 1: 100}
 
 
 def test_gradient_noise_is_that_of_sampling_without_replacement():
     torch.manual_seed(0)
-    net, dataset = SmallNet(), small_data(0, 1000)
-    each = torch.stack([script.gradient(net, *dataset[i : i + 1]) for i in range(1000)])
+    net, (dataset, _) = SmallNet(), small_data(0, 1000)
+    each = torch.stack([script.gradient(SMALL, net, *dataset[i : i + 1]) for i in range(1000)])
     full = each.mean(0)
-    torch.testing.assert_close(full, script.gradient(net, *dataset.tensors), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        full, script.gradient(SMALL, net, *dataset.tensors), rtol=1e-3, atol=1e-5
+    )
     variance = (each - full).square().sum(1).mean()
     for batch_size in (1, 4, 32, 250):
         share = (1000 - batch_size) / 999 / batch_size
         expected = (variance * share).sqrt().item() / full.norm().item()
-        noise = script.gradient_noise(net, dataset, batch_size)
+        noise = script.gradient_noise(SMALL, net, dataset, batch_size)
         assert noise == pytest.approx(expected, rel=0.15)
-    assert script.gradient_noise(net, dataset, 1000) == pytest.approx(0, abs=1e-6)
+    assert script.gradient_noise(SMALL, net, dataset, 1000) == pytest.approx(0, abs=1e-6)
 
 
 def test_gradient_noise_counts_whole_batches_only():
     torch.manual_seed(0)
-    net, dataset = SmallNet(), small_data(0, 33)
-    full = script.gradient(net, *dataset.tensors)
+    net, (dataset, _) = SmallNet(), small_data(0, 33)
+    full = script.gradient(SMALL, net, *dataset.tensors)
     # Each whole batch leaves out one sample: how far that takes the gradient can be listed.
     rows = [[j for j in range(33) if j != i] for i in range(33)]
-    left_out = torch.stack([script.gradient(net, *dataset[row]) for row in rows]) - full
+    left_out = torch.stack([script.gradient(SMALL, net, *dataset[row]) for row in rows]) - full
     expected = left_out.square().sum(1).mean().sqrt() / full.norm()
-    noise = script.gradient_noise(net, dataset, 32)
+    noise = script.gradient_noise(SMALL, net, dataset, 32)
     assert noise == pytest.approx(expected.item(), rel=0.2)
 
 
@@ -109,12 +116,11 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     with (workdir / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(script.CSV_HEADER)
-    runs = dict(
-        script.compare(None, (64, 32, 1), lambda seed: make_dataset(seed, n_samples=64), epochs=2)
-    )
+    runs = dict(script.compare(None, SHORT, (64, 32, 1)))
     for size, run in runs.items():
         mine = [row for row in rows if row["batch_size"] == str(size)]
         assert [float(row["loss"]) for row in mine] == run.losses
+        assert [float(row["held_out_loss"]) for row in mine] == run.held_out_losses
         assert [row["epoch"] for row in mine] == ["0", "1", "2"]
     figure = script.draw(runs, 64)
     by_epoch, by_second = figure.axes
@@ -137,28 +143,26 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     assert len(again.axes[0].lines) == 3
 
 
-def test_a_diverging_run_is_a_result(workdir, capsys, monkeypatch):
-    monkeypatch.setattr(script, "LOSS", torch.nn.functional.mse_loss)
+def test_a_diverging_run_is_a_result(workdir, capsys):
     assert run_main("--optimizer", "SGD(lr=1e30)", "--epochs", "9") == 0
     assert capsys.readouterr().out.count("diverged at step") == 3
 
     def wild(params):
         return torch.optim.SGD(params, lr=1e30)
 
-    runs = dict(script.compare(wild, (8,), small_data, linear_net))
+    runs = dict(script.compare(wild, replace(SMALL, make_net=linear_net, epochs=12), (8,)))
     assert runs[8].diverged_at <= 13
     assert len(runs[8].losses) == 2
     assert not math.isfinite(runs[8].losses[-1])
     assert "(diverged)" in script.draw(runs, 100).axes[0].lines[0].get_label()
 
 
-def test_a_last_step_to_infinity_is_divergence_too(monkeypatch):
-    monkeypatch.setattr(script, "LOSS", torch.nn.functional.mse_loss)
+def test_a_last_step_to_infinity_is_divergence_too():
 
     def once(params):
         return torch.optim.SGD(params, lr=1e30)
 
-    ((_, run),) = script.compare(once, ("full",), small_data, linear_net, epochs=3)
+    ((_, run),) = script.compare(once, replace(SMALL, make_net=linear_net, epochs=3), ("full",))
     assert run.diverged_at == 2
     assert run.steps == 1
 
@@ -190,9 +194,16 @@ def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
 
 
 def test_a_row_worked_by_hand():
-    run = script.Run(32, 0.25, [1.0, 0.5, 0.25], [0.0, 0.5, 2.0], 64)
-    assert script.table_row(run) == ("32", "1.0000", "0.25000", "0.250", "")
+    run = script.Run(32, 0.25, [1.0, 0.5, 0.25], [1.1, 0.6, 0.35], [0.0, 0.5, 2.0], 64)
+    assert script.table_row(run) == ("32", "1.0000", "0.25000", "0.35000", "0.250", "")
     run.diverged_at = 7
-    assert script.table_row(run)[2:] == ("-", "0.250", "diverged at step 7")
-    begun = script.Run(32, 0.25, [1.0], [0.0], 3, stopped="interrupted at step 4")
-    assert script.table_row(begun) == ("32", "-", "1.00000", "0.250", "interrupted at step 4")
+    assert script.table_row(run)[2:] == ("-", "-", "0.250", "diverged at step 7")
+    begun = script.Run(32, 0.25, [1.0], [1.1], [0.0], 3, stopped="interrupted at step 4")
+    assert script.table_row(begun) == (
+        "32",
+        "-",
+        "1.00000",
+        "1.10000",
+        "0.250",
+        "interrupted at step 4",
+    )

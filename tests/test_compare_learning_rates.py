@@ -2,74 +2,66 @@
 
 import csv
 import math
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 from lab import plotting
 from lab.specs import parse_optimizer, parse_optimizers
 from lab.stacking import IN_TURN
-from lab.trainings import Runs, Training
 
 import pytest
 import torch
-from conftest import SmallNet, assert_refused, exit_status, small_data, textbook_training
+from conftest import (
+    SMALL,
+    SmallNet,
+    assert_refused,
+    exit_status,
+    made_up,
+    made_up_sweep,
+    small_data,
+    textbook_training,
+)
 from matplotlib.colors import to_hex
+from torch.nn.functional import mse_loss
 
 import compare_learning_rates as script
-import settings
-from data import make_dataset
+from data import parabola
+from tasks import TASKS
 
-FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--batch-size", "32"]
+FAST = ["--no-show", "--epochs", "2", "--task", "parabola(samples=64)", "--batch-size", "32"]
 FAST += ["--seeds", "3", "--lr-count", "3"]
+PARABOLA = TASKS["parabola"]
+SHORT = replace(PARABOLA, make_data=partial(parabola, samples=64), epochs=2, batch_size=32)
 
 
 def run_main(*words):
     return exit_status(script.main, [*FAST, *words])
 
 
-def made_up(medians, lrs=None, seeds=5, spread=0.0):
-    """Runs made up so that each rate has this median; infinite where it diverged."""
-    lrs = lrs or [10.0 ** (i - len(medians) + 1) for i in range(len(medians))]
-    noise = spread * torch.linspace(-1, 1, seeds)
-    final = (torch.tensor(medians).unsqueeze(1) + noise).flatten().double()
-    every = [Training(seed, None, lr) for lr in lrs for seed in range(seeds)]
-    return Runs(every, final.expand(8, -1), final, SmallNet(), {}, 4, lrs[0])
-
-
-def sweep(*args, **kwargs):
-    return script.Sweep(made_up(*args, **kwargs))
-
-
-def test_the_grid_is_even_in_decades():
-    lrs = script.learning_rates(1e-4, 1, 9)
-    assert lrs[0] == 1e-4
-    assert lrs[-1] == 1
-    assert [b / a for a, b in pairwise(lrs)] == pytest.approx([10**0.5] * 8, rel=1e-5)
-
-
 def test_each_number_is_that_of_the_textbooks_loop():
     specs = parse_optimizers(["SGD(momentum=0.8)", "Adam()"])
     runs = dict(
-        script.compare(specs, [0.003, 0.03], small_data, SmallNet, [7, 8], epochs=2, batch_size=50)
+        script.compare(specs, replace(SMALL, epochs=2, batch_size=50), [0.003, 0.03], [7, 8])
     )
     for label, run in runs.items():
         result = script.Sweep(run)
-        assert result.lrs == [0.003, 0.03]
+        assert {0.003, 0.03} <= set(result.lrs)
         for r, lr in enumerate(result.lrs):
             for k, seed in enumerate((7, 8)):
                 losses, net = textbook_training(
-                    small_data(seed), SmallNet, lambda p, label=label, lr=lr: parse_optimizer(
-                        label, lr)(p), settings.LOSS, seed, 2, 50
+                    small_data(seed)[0], SmallNet, lambda p, label=label, lr=lr: parse_optimizer(
+                        label, lr)(p), mse_loss, seed, 2, 50
                 )  # fmt: skip
-                x, y = small_data(seed).tensors
-                final = settings.LOSS(net(x), y).item()
-                assert result.final_losses[r, k].item() == pytest.approx(final, rel=1e-3)
+                ends = [
+                    mse_loss(net(x), y).item() for x, y in (d.tensors for d in small_data(seed))
+                ]
+                assert result.final_losses[r, k].item() == pytest.approx(ends[0], rel=1e-3)
+                assert result.held_out_losses[r, k].item() == pytest.approx(ends[1], rel=1e-3)
                 assert result.losses[:, r, k].tolist() == pytest.approx(losses, rel=1e-3)
 
 
 def test_company_does_not_change_the_numbers():
-    settings = {"lrs": [0.01, 0.1], "make_data": small_data, "make_net": SmallNet}
-    settings |= {"seeds": range(3), "epochs": 2}
+    settings = {"task": replace(SMALL, epochs=2), "lrs": [0.01, 0.1], "seeds": range(3)}
     alone = dict(script.compare(parse_optimizers(["Adam"]), **settings))
     company = dict(
         script.compare(parse_optimizers(["SGD", "LBFGS(max_iter=2)", "Adam"]), **settings)
@@ -79,50 +71,22 @@ def test_company_does_not_change_the_numbers():
     assert not company["LBFGS(max_iter=2)"].stacked
 
 
-def test_rates_that_are_not_complete_are_left_out():
-    runs = made_up([3.0, 2.0, 1.0])
-    runs.trainings = runs.trainings[:13]  # of 5 seeds at each rate
-    runs.losses, runs.final_losses = runs.losses[:, :13], runs.final_losses[:13]
-    result = script.Sweep(runs)
-    assert result.lrs == [0.01, 0.1]
-    assert result.final_losses.shape == (2, 5)
-    assert result.best == 1
-
-
 # ---------------------------------------------------------------- what the numbers say
-
-
-def test_the_best_rate_and_the_good_ones_around_it():
-    result = sweep([9.0, 1.4, 1.0, 1.49, 1.6, 1.2])
-    assert result.best == 2
-    assert script.good_rates(result) == (1e-4, 1e-2)  # the gap at 1.6 ends it
-    assert script.good_rates(sweep([1.0, 2.0, math.inf])) == (0.01, 0.01)
-    assert script.good_rates(sweep([2.0, 2.9, 3.1])) == (0.01, 0.1)
-    assert script.good_rates(sweep([3.1, 2.9, 2.0])) == (0.1, 1.0)
-
-
-def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
-    result = sweep([2.0, 1.0], seeds=4)
-    result.final_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
-    # Seeds 0 and 2 are best at the first rate, 1 and 3 at the second: each gets the other's.
-    assert script.judged(result).tolist() == [4, 5, 4, 5]
-    one = sweep([2.0, 1.0], seeds=1)
-    assert script.judged(one).tolist() == [1.0]
 
 
 def test_the_sentences_follow_from_the_numbers():
     sweeps = {
-        "narrow": sweep([5.0, 1.0, 5.0], seeds=10, spread=0.01),
-        "wide": sweep([1.0, 1.0, 1.2], seeds=10, spread=0.01),
-        "worse": sweep([90.0, 80.0, 7.0], seeds=10, spread=0.01),
+        "narrow": made_up_sweep([5.0, 1.0, 5.0], seeds=10, spread=0.01),
+        "wide": made_up_sweep([1.0, 1.0, 1.2], seeds=10, spread=0.01),
+        "worse": made_up_sweep([90.0, 80.0, 7.0], seeds=10, spread=0.01),
     }
     ties, forgiving, ends = script.conclusions(sweeps)
     assert ties.startswith("Not to be told apart at their best rates, over 10 seeds (")
     assert ties.endswith(": narrow and wide.")
     assert "rate: wide, within 1.5 times the best loss while the rate grows 100-fold" in forgiving
-    assert "wide, worse" in ends
+    assert "wide, worse, which has grown by 3 decades." in ends
     assert "narrow" not in ends
-    sweeps["narrow"] = sweep([5.0, 2.0, 5.0], seeds=10, spread=0.01)
+    sweeps["narrow"] = made_up_sweep([5.0, 2.0, 5.0], seeds=10, spread=0.01)
     assert script.conclusions(sweeps)[0].endswith(": none.")
 
 
@@ -137,7 +101,7 @@ def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
 
 
 def test_with_too_few_seeds_it_says_how_many_would_do():
-    sweeps = {label: sweep([3.0, 1.0 + i, 2.0]) for i, label in enumerate("abcd")}
+    sweeps = {label: made_up_sweep([3.0, 1.0 + i, 2.0]) for i, label in enumerate("abcd")}
     assert script.conclusions(sweeps)[0] == (
         "Not to be told apart at their best rates, over 5 seeds: any two, as these are too few "
         "seeds for a test; 8 would do."
@@ -145,9 +109,9 @@ def test_with_too_few_seeds_it_says_how_many_would_do():
 
 
 def test_flattery_is_said_where_it_shows():
-    result = sweep([2.0, 1.0], seeds=4)
+    result = made_up_sweep([2.0, 1.0], seeds=4)
     assert script.flattery_in_words({"a": result}) == []
-    result.final_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
+    result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
     result.median, result.best = torch.tensor([3.0, 3.0]), 0
     (sentence,) = script.flattery_in_words({"a": result})
     assert sentence == (
@@ -157,8 +121,8 @@ def test_flattery_is_said_where_it_shows():
 
 def test_flattery_of_less_than_a_hundredth_is_not_said():
     for honest, said in ((1.009, 0), (1.011, 1)):
-        result = sweep([2.0, 1.0], seeds=4)
-        result.final_losses = torch.full((2, 4), honest, dtype=torch.float64)
+        result = made_up_sweep([2.0, 1.0], seeds=4)
+        result.held_out_losses = torch.full((2, 4), honest, dtype=torch.float64)
         result.median = torch.ones(2, dtype=torch.float64)
         assert len(script.flattery_in_words({"a": result})) == said
 
@@ -169,17 +133,17 @@ def test_a_named_difference_is_a_false_alarm_in_few_tables():
     for _ in range(100):  # four optimizers that are the same, but for luck
         sweeps = {}
         for label in "abcd":
-            sweeps[label] = sweep([3.0, 1.0, 1.01, 2.0], seeds=10)
-            noise = 0.1 * torch.randn(sweeps[label].final_losses.shape, generator=generator)
-            sweeps[label].final_losses = sweeps[label].final_losses + noise
+            sweeps[label] = made_up_sweep([3.0, 1.0, 1.01, 2.0], seeds=10)
+            noise = 0.1 * torch.randn(sweeps[label].held_out_losses.shape, generator=generator)
+            sweeps[label].held_out_losses = sweeps[label].held_out_losses + noise
         ties = script.conclusions(sweeps)[0]
         named += ties.count(" and ") < 6
     assert named <= 10
 
 
 def test_one_optimizer_or_one_seed_allows_no_comparison():
-    assert script.conclusions({"a": sweep([3.0, 1.0, 2.0])}) == []
-    one_seed = {label: sweep([3.0, 1.0, 2.0], seeds=1) for label in "ab"}
+    assert script.conclusions({"a": made_up_sweep([3.0, 1.0, 2.0])}) == []
+    one_seed = {label: made_up_sweep([3.0, 1.0, 2.0], seeds=1) for label in "ab"}
     assert script.conclusions(one_seed) == []
 
 
@@ -192,21 +156,22 @@ def test_the_table_and_the_csv(workdir, capsys):
     with (workdir / "rates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(script.CSV_HEADER)
-    assert len(rows) == 4 * 3 * 3
     lrs = [1e-4, 1e-2, 1.0]
-    data = partial(make_dataset, n_samples=64)
-    for label, run in script.compare(None, lrs, data, seeds=[4, 5, 6], epochs=2, batch_size=32):
+    for label, run in script.compare(None, SHORT, lrs, seeds=[4, 5, 6]):
         mine = [row for row in rows if row["optimizer"] == label]
         assert [float(row["final_loss"]) for row in mine] == run.final_losses.tolist()
-        assert [int(row["seed"]) for row in mine] == [4, 5, 6] * 3
-        assert [float(row["lr"]) for row in mine] == [lr for lr in lrs for _ in range(3)]
+        assert [float(row["held_out_loss"]) for row in mine] == run.held_out_losses.tolist()
         result = script.Sweep(run)
-        best = result.final_losses.median(1).values
-        judged = script.judged(result).median()
+        lrs = result.lrs
+        assert {1e-4, 1e-2, 1.0} <= set(lrs)
+        assert [int(row["seed"]) for row in mine] == [4, 5, 6] * len(lrs)
+        assert [float(row["lr"]) for row in mine] == [lr for lr in lrs for _ in range(3)]
+        best = result.held_out_losses.median(1).values
+        judged = result.judged().median()
         line = next(line for line in out.splitlines() if line.startswith(label + " "))
         assert f" {lrs[best.argmin()]:.3g} " in line
         assert f" {judged:.5f} [" in line
-        assert "{:.3g} to {:.3g}".format(*script.good_rates(result)) in line
+        assert "{:.3g} to {:.3g}".format(*result.good_rates()) in line
 
 
 def test_the_same_command_gives_the_same_bytes(workdir):
@@ -229,7 +194,10 @@ def test_the_figure_marks_best_rates_and_divergence():
         to_hex(plotting.COLORS["SGD"]): [1.0, 1.0],
         to_hex(plotting.COLORS["Adam"]): [1.0, 0.5],
     }
-    curves = {line.get_label(): line for line in left.lines if len(line.get_xdata()) == 3}
+    lines = [line for line in left.lines if len(line.get_xdata()) == 3]
+    curves = {line.get_label(): line for line in lines if line.get_linestyle() == "-"}
+    dashed = [line.get_ydata()[0] for line in lines if line.get_linestyle() == "--"]
+    assert dashed == [1.5, 1.0]  # the training set's
     assert curves["Adam"].get_xydata().tolist() == [[0.1, 2.0], [1.0, 0.5], [10.0, 4.0]]
     assert curves["SGD"].get_xydata().tolist()[:2] == [[0.1, 3.0], [1.0, 1.0]]
     crosses = [c for c in left.collections if len(c.get_sizes()) == 3]
@@ -238,7 +206,7 @@ def test_the_figure_marks_best_rates_and_divergence():
         [False, False, False],
     ]
     # From a little below the lowest quartile to three times the loss at the start.
-    assert left.get_ylim() == (pytest.approx(0.8 * 0.5), pytest.approx(3 * 3))
+    assert left.get_ylim() == (pytest.approx(0.8 * 0.25), pytest.approx(3 * 3))
     assert right.get_yscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "SGD, lr=1",
@@ -252,7 +220,7 @@ def test_what_is_trained_one_by_one_is_said(workdir, capsys):
     assert run_main("--optimizers", "SGD", "LBFGS(max_iter=2)", "--epochs", "1") == 0
     out = capsys.readouterr().out
     assert out.count(IN_TURN) == 1
-    assert f"LBFGS(max_iter=2): {IN_TURN}\n" in out
+    assert f"LBFGS(max_iter=2): {IN_TURN} (ValueError: LBFGS doesn't support" in out
 
 
 def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, capsys, homework):
@@ -270,7 +238,8 @@ def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, cap
     assert "failed at step 2 of seed" in out
     assert "RuntimeError: boom" in out
     labels = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()]
-    assert (labels.count("homework.Fails"), labels.count("Adam")) == (2 * 3, 3 * 3)
+    assert labels.count("homework.Fails") == 2 * 3
+    assert labels.count("Adam") >= 3 * 3
 
 
 @pytest.mark.parametrize(

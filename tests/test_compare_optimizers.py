@@ -3,17 +3,19 @@
 import csv
 import math
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lab import plotting
 from lab.specs import parse_optimizer
-from lab.trainings import Runs, Training
+from lab.trainings import Runs, trainings_of
 
 import pytest
 import torch
 from conftest import (
     FAILS,
+    SMALL,
     STILL,
     SmallNet,
     assert_refused,
@@ -22,14 +24,17 @@ from conftest import (
     textbook_training,
 )
 from matplotlib.colors import to_hex
-from torch.utils.data import TensorDataset
+from torch.nn.functional import mse_loss
 
 import compare_optimizers as script
 import settings
-from data import make_dataset
+from data import parabola
 from models import Net
+from tasks import TASKS
 
-FAST = ["--no-show", "--epochs", "2", "--samples", "64", "--batch-size", "32"]
+FAST = ["--no-show", "--epochs", "2", "--task", "parabola(samples=64)", "--batch-size", "32"]
+PARABOLA = TASKS["parabola"]
+SHORT = replace(PARABOLA, make_data=partial(parabola, samples=64), epochs=2, batch_size=32)
 
 
 def run_main(*words):
@@ -63,18 +68,19 @@ def four():
 @pytest.mark.parametrize("label", [*MAKERS, *LBFGS])
 def test_the_textbooks_loop_gives_the_same_losses_bit_for_bit(label, four):
     expected, net = textbook_training(
-        make_dataset(settings.SEED),
+        parabola(settings.SEED)[0],
         Net,
         (MAKERS | LBFGS)[label],
-        settings.LOSS,
+        PARABOLA.loss,
         settings.SEED,
-        settings.EPOCHS,
-        settings.BATCH_SIZE,
+        PARABOLA.epochs,
+        PARABOLA.batch_size,
     )
     run = four[label] if label in four else dict(script.compare(LBFGS))[label]
     assert run.history(0) == expected
-    x, y = make_dataset(settings.SEED).tensors
-    assert run.final_losses.tolist() == [settings.LOSS(net(x), y).item()]
+    (x, y), (held_out_x, held_out_y) = (data.tensors for data in parabola(settings.SEED))
+    assert run.final_losses.tolist() == [PARABOLA.loss(net(x), y).item()]
+    assert run.held_out_losses.tolist() == [PARABOLA.loss(net(held_out_x), held_out_y).item()]
 
 
 def test_neither_order_nor_company_nor_divergence_changes_a_run(four):
@@ -104,18 +110,16 @@ def test_every_optimizer_starts_at_the_same_loss(four):
 
 
 def test_the_seed_changes_data_and_start():
-    one, other = (dict(script.compare(MAKERS, seeds=[seed], epochs=1)) for seed in (1, 2))
+    one, other = (dict(script.compare(MAKERS, SHORT, seeds=[seed])) for seed in (1, 2))
     assert one["SGD"].history(0)[0] != other["SGD"].history(0)[0]
 
 
 def test_from_a_session_with_data_and_a_net_of_ones_own():
-    runs = script.compare(MAKERS, small_data, SmallNet, seeds=[4], epochs=2, batch_size=50)
+    runs = script.compare(MAKERS, replace(SMALL, epochs=2, batch_size=50), seeds=[4])
     figure = script.draw(runs)
     assert [line.get_label() for line in figure.axes[0].lines] == [f"{k}, lr=0.01" for k in MAKERS]
     for label, line in zip(MAKERS, figure.axes[0].lines, strict=True):
-        losses, _ = textbook_training(
-            small_data(4), SmallNet, MAKERS[label], settings.LOSS, 4, 2, 50
-        )
+        losses, _ = textbook_training(small_data(4)[0], SmallNet, MAKERS[label], mse_loss, 4, 2, 50)
         assert list(line.get_ydata()) == losses
 
 
@@ -132,18 +136,17 @@ def test_the_same_command_gives_the_same_bytes(workdir):
 def test_the_table_the_figure_and_the_csv(workdir, capsys):
     assert run_main("--csv", "losses.csv") == 0
     out = capsys.readouterr().out.splitlines()
-    target = f"{settings.TARGET:g}"
-    assert out[0].split() == ["optimizer", "call", "loss", "steps", "to", target, "seconds"]
+    assert " ".join(out[0].split()) == (
+        f"optimizer call loss held-out loss steps to {PARABOLA.target:g} seconds"
+    )
     assert [line.split()[0] for line in out[1:5]] == list(settings.OPTIMIZERS)
     files = ["compare_optimizers.png", "losses.csv"]
     assert sorted(path.name for path in workdir.iterdir()) == files
     rows = read_csv("losses.csv")
-    data = partial(make_dataset, n_samples=64)
-    for row, (label, run) in zip(
-        out[1:5], script.compare(make_data=data, epochs=2, batch_size=32), strict=True
-    ):
+    for row, (label, run) in zip(out[1:5], script.compare(task=SHORT), strict=True):
         assert parse_optimizer(label, settings.LR).call in row
-        assert f"{run.final_losses[0]:.5f}" in row
+        assert f" {run.final_losses[0]:.5f} " in row
+        assert f" {run.held_out_losses[0]:.5f} " in row
         mine = [row for row in rows if row["optimizer"] == label]
         assert [float(row["loss"]) for row in mine] == run.history(0)
         assert [int(row["step"]) for row in mine] == [1, 2, 3, 4]
@@ -154,10 +157,10 @@ def test_steps_to_target_average_an_epoch(four):
     run = four["Adam"]
     losses, window = run.history(0), run.steps_per_epoch
     target = statistics.mean(losses[-window:]) * 1.5
-    step = int(script.table_row(run, target)[1])
+    step = int(script.table_row(run, target)[2])
     assert statistics.mean(losses[step - window : step]) < target
     assert step == window or statistics.mean(losses[step - window - 1 : step - 1]) >= target
-    assert script.table_row(run, 1e-9)[1] == "-"
+    assert script.table_row(run, 1e-9)[2] == "-"
 
 
 def test_the_figure_shows_every_loss(four):
@@ -179,8 +182,8 @@ def test_the_figure_shows_every_loss(four):
 def made_up(*histories, final=0.5):
     losses = torch.tensor(histories, dtype=torch.float64).T
     finals = torch.tensor([final] * len(histories), dtype=torch.float64)
-    every = [Training(seed, small_data(seed)) for seed in range(len(histories))]
-    return Runs(every, losses, finals, SmallNet(), {}, 2, None)
+    every = trainings_of(SMALL, range(len(histories)))
+    return Runs(every, losses, finals, finals, SmallNet(), {}, 2, None)
 
 
 def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
@@ -201,47 +204,78 @@ def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
 
 def test_fit_adds_the_data_and_each_nets_curve(workdir):
     every = MAKERS | {"wild": lambda params: torch.optim.SGD(params, lr=3.0)}
-    runs = dict(script.compare(every, small_data, SmallNet, seeds=[4], epochs=2))
+    runs = dict(script.compare(every, replace(SMALL, epochs=2), seeds=[4]))
     _, fit = script.draw(runs, fit=True).axes
-    assert fit.collections[0].get_offsets().tolist() == torch.cat(small_data(4).tensors, 1).tolist()
-    y = small_data(4).tensors[1]
+    assert (
+        fit.collections[0].get_offsets().tolist() == torch.cat(small_data(4)[0].tensors, 1).tolist()
+    )
+    y = small_data(4)[0].tensors[1]
     low, high = fit.get_ylim()  # the data's and a little more, whatever a net does
     assert y.min() - 0.2 < low < y.min()
     assert y.max() < high < y.max() + 0.2
     for line, label in zip(fit.lines, runs, strict=True):
         _, net = textbook_training(
-            small_data(4),
-            SmallNet,
-            every[label],
-            settings.LOSS,
-            4,
-            2,
-            settings.BATCH_SIZE,
+            small_data(4)[0], SmallNet, every[label], mse_loss, 4, 2, SMALL.batch_size
         )
         x = torch.tensor(line.get_xdata()).reshape(-1, 1)
-        assert x.min() == small_data(4).tensors[0].min()
+        assert x.min() == small_data(4)[0].tensors[0].min()
         torch.testing.assert_close(torch.tensor(line.get_ydata()), net(x).flatten().double())
         assert to_hex(line.get_color()) == to_hex(plotting.colors(runs)[label])
 
 
 def test_fit_of_many_seeds_shows_the_median_curve():
     ((label, run),) = script.compare(
-        {"SGD": MAKERS["SGD"]}, small_data, SmallNet, seeds=range(5), epochs=2
+        {"SGD": MAKERS["SGD"]}, replace(SMALL, epochs=2), seeds=range(5)
     )
     fit = script.draw({label: run}, fit=True).axes[1]
     x = torch.tensor(fit.lines[0].get_xdata()).reshape(-1, 1)
-    median = run.predict(x).squeeze(2).double().median(0).values
+    curves = torch.stack([run.predict(x, k) for k in range(5)])
+    median = curves.squeeze(2).double().median(0).values
     torch.testing.assert_close(torch.tensor(fit.lines[0].get_ydata()), median)
     assert len(fit.collections) == 2  # the data and the band
 
 
-def test_fit_of_data_that_is_no_curve_is_refused(workdir, capsys, monkeypatch):
-    def two_inputs(seed, n_samples, noise):
-        return TensorDataset(torch.zeros(n_samples, 2), torch.zeros(n_samples, 1))
+def test_fit_of_classes_shows_the_regions_of_each_net(workdir):
+    task = replace(TASKS["spirals"], epochs=2)
+    runs = dict(script.compare(MAKERS, task, seeds=[4]))
+    figure = script.draw(runs, fit=True)
+    _, *panels = figure.axes
+    assert [axes.get_title() for axes in panels] == list(MAKERS)
+    x, y = task.make_data(4)[0].tensors
+    low, high = x.min(0).values, x.max(0).values
+    for axes, run in zip(panels, runs.values(), strict=True):
+        (image,), (points,) = axes.images, axes.collections
+        assert image.get_extent() == pytest.approx(
+            [low[0].item(), high[0].item(), low[1].item(), high[1].item()]
+        )
+        assert points.get_offsets().tolist() == x.tolist()
+        assert points.get_array().tolist() == y.tolist()
+        classes = torch.tensor(image.get_array())
+        for row, column in ((0, 0), (99, 0), (0, 99), (40, 70)):  # from below, from the left
+            point = low + (high - low) * torch.tensor([column, row]) / 99
+            assert run.predict(point.unsqueeze(0), 0).argmax(1) == classes[row, column]
+        assert len(classes.unique()) == 2
 
-    monkeypatch.setattr(script, "make_dataset", two_inputs)
-    monkeypatch.setattr(script, "Net", lambda: torch.nn.Linear(2, 1))
-    assert_refused(script.main, [*FAST, "--fit"], "one input and one output", workdir, capsys)
+
+def test_fit_of_two_inputs_and_a_number_shows_maps_beside_the_data(workdir):
+    task = replace(TASKS["terrain"], epochs=1)
+    runs = dict(script.compare({"Adam": MAKERS["Adam"]}, task, seeds=[4, 5]))
+    _, data, fit = script.draw(runs, fit=True).axes
+    x, y = task.make_data(4)[0].tensors
+    assert data.collections[0].get_array().tolist() == y.flatten().tolist()
+    low, high = x.min(0).values, x.max(0).values
+    (image,) = fit.images
+    assert image.get_clim() == data.collections[0].get_clim()  # one colour, one height
+    for row, column in ((0, 0), (99, 10), (50, 99)):
+        point = (low + (high - low) * torch.tensor([column, row]) / 99).unsqueeze(0)
+        heights = torch.cat([runs["Adam"].predict(point, k) for k in (0, 1)])
+        # torch's median of two is the lower one
+        assert image.get_array()[row, column] == pytest.approx(heights.min().item(), rel=1e-4)
+
+
+def test_fit_of_what_cannot_be_drawn_is_refused(workdir, capsys):
+    words = ["--no-show", "--fit", "--task", "prose"]
+    assert_refused(script.main, words, "a curve of one input", workdir, capsys)
 
 
 def test_a_diverging_run_is_a_result(workdir, capsys):
@@ -255,7 +289,7 @@ def test_a_diverging_run_is_a_result(workdir, capsys):
 
 
 def test_a_loss_of_infinity_is_no_number(workdir, capsys):
-    words = ["--seeds", "3", "--epochs", "1", "--batch-size", "256", "--samples", "1000"]
+    words = ["--seeds", "3", "--epochs", "1", "--batch-size", "256", "--task", "parabola"]
     assert run_main(*words, "--optimizers", "SGD(lr=1e30)") == 0
     out = capsys.readouterr().out
     assert "- [-, -]" in out
@@ -303,9 +337,8 @@ def test_the_table_and_figure_of_many_seeds(workdir, capsys):
     specs = ["SGD(lr=0.01)", "wild=SGD(lr=1e30)"]
     assert run_main("--seeds", "5", "--optimizers", *specs, "--epochs", "9") == 0
     out = capsys.readouterr().out.splitlines()
-    data = partial(make_dataset, n_samples=64)
     seeds = range(settings.SEED, settings.SEED + 5)
-    runs = dict(script.compare({"SGD": MAKERS["SGD"]}, data, seeds=seeds, epochs=9, batch_size=32))
+    runs = dict(script.compare({"SGD": MAKERS["SGD"]}, replace(SHORT, epochs=9), seeds))
     low, median, high = statistics.quantiles(
         runs["SGD"].final_losses.tolist(), n=4, method="inclusive"
     )
@@ -337,14 +370,22 @@ def test_a_seed_that_diverges_ends_there(workdir):
         (["--epochs", "many"], "many"),
         (["--batch-size", "0"], "--batch-size"),
         (["--batch-size", "1.5"], "1.5"),
-        (["--samples", "0"], "--samples"),
-        (["--samples", str(10**15)], "memory"),
+        (["--task", "parabola(samples=0)"], "is empty"),
+        (["--task", "parabola(samples=-1)"], "its data cannot be made"),
+        (["--task", f"parabola(samples={10**15})"], "memory"),
+        (["--task", "parabola(noise=1e999)"], "not all finite"),
+        (["--task", "parabola(noise=1+1)"], "literal"),
+        (["--task", "parabola(size=3)"], "have no 'size'; known: samples, noise"),
+        (["--task", "parabola(64)"], "keyword"),
+        (["--task", "parabolla"], "did you mean parabola"),
+        (["--task", "nowhere.task"], "nowhere"),
+        (["--task", "tasks.TASK"], "did you mean Task"),
+        (["--task", "models.Net"], "not a Task"),
         (["--lr", "0"], "--lr"),
         (["--lr", "-1"], "--lr"),
         (["--lr", "nan"], "nan"),
         (["--lr", "inf"], "inf"),
-        (["--noise", "-0.1"], "--noise"),
-        (["--noise", "inf"], "--noise"),
+        (["--device", "toaster"], "toaster"),
         (["--target", "0"], "--target"),
         (["--seed", str(2**64)], "--seed"),
         (["--seed", "1.5"], "--seed"),

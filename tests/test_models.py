@@ -2,7 +2,7 @@
 
 import torch
 
-from data import make_dataset
+from data import parabola
 from models import Net
 
 
@@ -16,5 +16,5 @@ def test_the_same_seed_gives_the_same_first_weights():
 
 
 def test_it_takes_the_data_and_gives_outputs_of_the_shape_of_its_targets():
-    x, y = make_dataset(0, n_samples=7).tensors
+    x, y = parabola(0, samples=7)[0].tensors
     assert Net()(x).shape == y.shape

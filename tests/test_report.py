@@ -196,7 +196,7 @@ def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkey
 
 # ---------------------------------------------------------------- real processes
 
-SMALL = ["--epochs", "1", "--samples", "64", "--batch-size", "32"]
+SMALL = ["--epochs", "1", "--task", "parabola(samples=64)", "--batch-size", "32"]
 QUICK = [*SMALL, "--optimizers", "SGD()", "Adam()"]
 
 

@@ -2,39 +2,39 @@
 
 import math
 import time
+from dataclasses import replace
 
 from lab import machine, stacking
 from lab.report import Interrupted
 from lab.specs import parse_optimizer
 from lab.stacking import IN_TURN, train_all
-from lab.trainings import MOVED_NOTHING, Problem, Training, train_in_turn, without_progress
+from lab.trainings import MOVED_NOTHING, Training, train_in_turn, trainings_of, without_progress
 
 import pytest
 import torch
-from conftest import SmallNet, small_data
+from conftest import SMALL, small_data
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
 import optimizers
 import training as training_module
 
 SEEDS = range(3, 7)
-PROBLEM = Problem(SmallNet, mse_loss, epochs=6, batch_size=32)
 
 
 def trainings(lrs=(None,), seeds=SEEDS):
-    data = {seed: small_data(seed) for seed in seeds}
-    return [Training(seed, data[seed], lr) for lr in lrs for seed in seeds]
+    return trainings_of(SMALL, seeds, lrs)
 
 
-def assert_like_alone(runs, problem, all_trainings, make_optimizer):
+def assert_like_alone(runs, task, all_trainings, make_optimizer):
     """Assert that each of the runs has the numbers that it has alone, to rounding."""
     close = {"rtol": 2e-3, "atol": 1e-5}
     for k, training in enumerate(all_trainings):
-        alone = train_in_turn(problem, [training], make_optimizer, without_progress)
+        alone = train_in_turn(task, [training], make_optimizer, without_progress)
         torch.testing.assert_close(
             torch.tensor(runs.history(k)), torch.tensor(alone.history(0)), **close
         )
         torch.testing.assert_close(runs.final_losses[k], alone.final_losses[0], **close)
+        torch.testing.assert_close(runs.held_out_losses[k], alone.held_out_losses[0], **close)
         for name, value in alone.weights.items():
             torch.testing.assert_close(runs.weights[name][k], value[0], **close)
     assert runs.steps_per_epoch == alone.steps_per_epoch
@@ -50,32 +50,32 @@ STACKING = [
 @pytest.mark.parametrize("spec", STACKING)
 def test_a_stack_gives_each_seed_the_numbers_it_has_alone(spec):
     make_optimizer = parse_optimizer(spec, lr=0.01)
-    runs = train_all(PROBLEM, trainings(), make_optimizer)
+    runs = train_all(SMALL, trainings(), make_optimizer)
     assert runs.stacked
     assert runs.remarks == []
-    assert_like_alone(runs, PROBLEM, trainings(), make_optimizer)
+    assert_like_alone(runs, SMALL, trainings(), make_optimizer)
 
 
 @pytest.mark.parametrize("spec", ["SGD(momentum=0.8)", "Adam", "RMSprop", "optimizers.Adagrad"])
 def test_so_does_every_learning_rate(spec):
     every = trainings(lrs=(0.001, 0.01, 0.1))
     make_optimizer = parse_optimizer(spec)
-    runs = train_all(PROBLEM, every, make_optimizer)
+    runs = train_all(SMALL, every, make_optimizer)
     assert runs.stacked
     assert runs.losses.shape == (24, 12)
     assert runs.lr == 0.001
-    assert_like_alone(runs, PROBLEM, every, make_optimizer)
+    assert_like_alone(runs, SMALL, every, make_optimizer)
 
 
 @pytest.mark.parametrize("spec", ["LBFGS(max_iter=3)", "Adafactor"])
 @pytest.mark.parametrize("lrs", [(None,), (0.001, 0.01)])
 def test_what_does_not_treat_elements_alone_is_trained_in_turn(spec, lrs):
     make_optimizer = parse_optimizer(spec, lr=None if lrs[0] else 0.01)
-    problem = Problem(SmallNet, mse_loss, epochs=2, batch_size=32)
-    runs = train_all(problem, trainings(lrs), make_optimizer)
+    task = replace(SMALL, epochs=2)
+    runs = train_all(task, trainings(lrs), make_optimizer)
     assert not runs.stacked
-    assert runs.remarks == [IN_TURN]
-    assert_like_alone(runs, problem, trainings(lrs), make_optimizer)
+    assert [remark.startswith(IN_TURN) for remark in runs.remarks] == [True]
+    assert_like_alone(runs, task, trainings(lrs), make_optimizer)
 
 
 # ---------------------------------------------------------------- adversaries
@@ -237,18 +237,18 @@ RATES = 0.01, 0.02, 0.7
     + [(each, (None,)) for each in ADVERSARIES if each is not AboveANorm],
 )
 def test_an_optimizer_that_couples_elements_is_found_out(adversary, lrs):
-    problem = Problem(SmallNet, mse_loss, epochs=40, batch_size=32)
+    task = replace(SMALL, epochs=40)
     every = trainings(lrs, seeds=(3, 4))
-    runs = train_all(problem, every, adversary)
+    runs = train_all(task, every, adversary)
     assert not runs.stacked
-    alone = train_in_turn(problem, every[:1], adversary, without_progress)
+    alone = train_in_turn(task, every[:1], adversary, without_progress)
     assert runs.history(0) == alone.history(0)
 
 
 def test_element_wise_optimizers_stay_stacked_over_a_thousand_epochs():
-    problem = Problem(SmallNet, mse_loss, epochs=1000, batch_size=50)
+    task = replace(SMALL, epochs=1000, batch_size=50)
     for spec in ("RMSprop(alpha=0.9)", "Adam(betas=(0.9, 0.99))"):
-        runs = train_all(problem, trainings(seeds=(3, 4)), parse_optimizer(spec, lr=0.01))
+        runs = train_all(task, trainings(seeds=(3, 4)), parse_optimizer(spec, lr=0.01))
         assert runs.stacked
 
 
@@ -257,12 +257,12 @@ def test_a_training_loop_with_another_loss_is_found_out(monkeypatch):
         return training_module.train(net, optimizer, loader, smooth_l1_loss, epochs)
 
     monkeypatch.setattr(stacking, "train", train)
-    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+    assert not train_all(SMALL, trainings(), torch.optim.Adam).stacked
 
 
 def test_a_final_loss_that_is_not_the_nets_own_is_found_out(monkeypatch):
     monkeypatch.setattr(stacking, "evaluate", lambda net, dataset, loss: 1.01)
-    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+    assert not train_all(SMALL, trainings(), torch.optim.Adam).stacked
 
 
 @pytest.mark.parametrize("wrong", ["weights", "losses", "grads"])
@@ -281,7 +281,7 @@ def test_a_stack_that_computes_something_else_is_found_out(wrong, monkeypatch):
         return losses, grads
 
     monkeypatch.setattr(stacking.Stack, "backward", changed)
-    assert not train_all(PROBLEM, trainings(), torch.optim.Adam).stacked
+    assert not train_all(SMALL, trainings(), torch.optim.Adam).stacked
 
 
 # ---------------------------------------------------------------- nets, losses, ends
@@ -320,39 +320,39 @@ class Dropout(Deep):
 def test_any_net_and_loss_works_and_what_vmap_refuses_is_trained_in_turn(
     net, stacked, lrs, loss_function
 ):
-    problem = Problem(net, loss_function, epochs=2, batch_size=32)
-    runs = train_all(problem, trainings(lrs), torch.optim.Adam)
+    task = replace(SMALL, make_net=net, loss=loss_function, epochs=2)
+    runs = train_all(task, trainings(lrs), torch.optim.Adam)
     assert runs.stacked == stacked
-    assert_like_alone(runs, problem, trainings(lrs), torch.optim.Adam)
+    assert_like_alone(runs, task, trainings(lrs), torch.optim.Adam)
 
 
 def test_data_sets_of_unequal_size_are_trained_in_turn():
-    every = [Training(seed, small_data(seed, n_samples=40 + seed)) for seed in SEEDS]
-    runs = train_all(PROBLEM, every, torch.optim.Adam)
+    every = [Training(seed, *small_data(seed, samples=40 + seed)) for seed in SEEDS]
+    runs = train_all(SMALL, every, torch.optim.Adam)
     assert not runs.stacked
-    assert_like_alone(runs, PROBLEM, every, torch.optim.Adam)
+    assert_like_alone(runs, SMALL, every, torch.optim.Adam)
 
 
 def test_a_net_that_diverges_leaves_the_others_alone_and_ends():
     every = trainings(lrs=(0.01, 0.02, 1e12))
     make_optimizer = parse_optimizer("SGD(momentum=0.8)")
-    runs = train_all(PROBLEM, every, make_optimizer)
+    runs = train_all(SMALL, every, make_optimizer)
     assert runs.stacked
     assert runs.final_losses[8:].isinf().all()
     for k in range(8, 12):
-        alone = train_in_turn(PROBLEM, [every[k]], make_optimizer, without_progress)
+        alone = train_in_turn(SMALL, [every[k]], make_optimizer, without_progress)
         assert len(runs.history(k)) == len(alone.history(0))
-    assert_like_alone(runs, PROBLEM, every[:8], make_optimizer)
+    assert_like_alone(runs, SMALL, every[:8], make_optimizer)
     assert runs.note().startswith("4 of 12 diverged, from step ")
 
 
 def test_nothing_is_finite_after_a_loss_that_is_not():
     losses = torch.tensor([[1.0, 1], [math.inf, 2], [3, 3]], dtype=torch.float64)
-    cut, final = stacking.cut_off(losses, torch.tensor([0.5, math.nan]))
+    cut, diverged = stacking.cut_off(losses)
     assert cut.nan_to_num(-1).tolist() == [[1, 1], [torch.finfo(torch.float64).max, 2], [-1, 3]]
-    assert final.tolist() == [math.inf, math.inf]
+    assert diverged.tolist() == [True, False]
     losses = torch.tensor([[math.inf], [math.inf], [-math.inf], [2.0]])
-    assert stacking.cut_off(losses, torch.ones(1))[0].isnan().flatten().tolist() == [
+    assert stacking.cut_off(losses)[0].isnan().flatten().tolist() == [
         False, True, True, True
     ]  # fmt: skip
 
@@ -365,7 +365,7 @@ def test_two_shadows_go_along_for_an_epoch_and_then_one():
             steps.append(self)
             return super().step(closure)
 
-    runs = train_all(PROBLEM, trainings((0.01, 0.02, 0.03)), Counts)
+    runs = train_all(SMALL, trainings((0.01, 0.02, 0.03)), Counts)
     assert runs.stacked
     assert len(steps) == 4 * 3 + 5 * 4 * 2  # with the stack's own, in each of 6 epochs of 4 steps
     assert sorted(map(steps.count, set(steps))) == [4, 24, 24]
@@ -373,10 +373,10 @@ def test_two_shadows_go_along_for_an_epoch_and_then_one():
 
 def test_where_the_middle_rate_diverges_another_shadow_goes_on():
     every = trainings((0.01, 1e25, 0.02))
-    runs = train_all(PROBLEM, every, torch.optim.SGD)
+    runs = train_all(SMALL, every, torch.optim.SGD)
     assert runs.stacked
     assert runs.final_losses[4:8].isinf().all()
-    assert_like_alone(runs, PROBLEM, every[:4], torch.optim.SGD)
+    assert_like_alone(runs, SMALL, every[:4], torch.optim.SGD)
 
 
 def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
@@ -387,14 +387,14 @@ def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
         return training_module.train(net, optimizer, loader, loss_function, epochs)
 
     monkeypatch.setattr(stacking, "train", train)
-    assert train_all(PROBLEM, trainings(), torch.optim.SGD).stacked
+    assert train_all(SMALL, trainings(), torch.optim.SGD).stacked
     assert len(checked) == 2 + 5  # by both shadows in the first epoch, then by one
     assert {len(x) for ((x, _),) in checked} == {32, 4}  # the smaller last mini-batch is one
 
 
 def test_the_seconds_are_those_of_the_training():
     start = time.perf_counter()
-    runs = train_all(PROBLEM, trainings(), torch.optim.SGD)
+    runs = train_all(SMALL, trainings(), torch.optim.SGD)
     assert 0 < runs.seconds <= time.perf_counter() - start
 
 
@@ -411,9 +411,9 @@ class StopsAt(torch.optim.SGD):
 
 
 def test_an_interrupted_stack_keeps_the_steps_it_has_taken():
-    whole = train_all(PROBLEM, trainings(), torch.optim.SGD)
+    whole = train_all(SMALL, trainings(), torch.optim.SGD)
     with pytest.raises(Interrupted) as stop:
-        train_all(PROBLEM, trainings(), StopsAt)
+        train_all(SMALL, trainings(), StopsAt)
     runs = stop.value.run
     assert torch.equal(runs.losses, whole.losses[:8])
     assert runs.note() == "interrupted at step 9"
@@ -424,7 +424,7 @@ def test_an_optimizer_that_fails_in_a_stack_is_a_result():
     class Fails(StopsAt):
         error = ZeroDivisionError
 
-    runs = train_all(PROBLEM, trainings(), Fails)
+    runs = train_all(SMALL, trainings(), Fails)
     assert isinstance(runs.error, ZeroDivisionError)
     assert runs.note() == "failed at step 9 of seed 3: ZeroDivisionError:"
     assert runs.remarks == []
@@ -436,12 +436,12 @@ def test_a_stack_that_nothing_moves_says_so():
         def step(self, closure=None):
             return closure()
 
-    assert train_all(PROBLEM, trainings(), Still).remarks == [MOVED_NOTHING]
+    assert train_all(SMALL, trainings(), Still).remarks == [MOVED_NOTHING]
 
 
 def test_a_single_training_is_the_plain_loop():
-    runs = train_all(PROBLEM, trainings()[:1], optimizers.Adam)
-    alone = train_in_turn(PROBLEM, trainings()[:1], optimizers.Adam, without_progress)
+    runs = train_all(SMALL, trainings()[:1], optimizers.Adam)
+    alone = train_in_turn(SMALL, trainings()[:1], optimizers.Adam, without_progress)
     assert runs.history(0) == alone.history(0)
     assert not runs.stacked
     assert runs.remarks == []
@@ -458,7 +458,7 @@ def test_a_stack_trains_with_the_threads_that_suit_it(two_threads):
             seen.append(torch.get_num_threads())
             return super().step(closure)
 
-    train_all(PROBLEM, trainings(), Looks)
+    train_all(SMALL, trainings(), Looks)
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
@@ -466,12 +466,12 @@ def test_a_stack_trains_with_the_threads_that_suit_it(two_threads):
 @pytest.mark.parametrize("n_seeds", [4, 300])
 def test_the_numbers_do_not_depend_on_the_number_of_threads(n_seeds, two_threads, monkeypatch):
     monkeypatch.setattr(machine, "WORTH_SHARING", 0)
-    problem = Problem(SmallNet, mse_loss, epochs=2, batch_size=32)
+    task = replace(SMALL, epochs=2)
     every = trainings((0.001, 0.01), range(n_seeds))
     runs = []
     for n_threads in (1, 2):
         torch.set_num_threads(n_threads)
-        runs.append(train_all(problem, every, torch.optim.Adam))
+        runs.append(train_all(task, every, torch.optim.Adam))
     assert runs[0].stacked
     assert torch.equal(runs[0].losses, runs[1].losses)
     assert torch.equal(runs[0].final_losses, runs[1].final_losses)

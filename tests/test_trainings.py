@@ -1,10 +1,10 @@
 """Trainings one after the other: each as if there were no other, whatever becomes of them."""
 
 import math
+from dataclasses import replace
 
 from lab.trainings import (
     MOVED_NOTHING,
-    Problem,
     Runs,
     Training,
     silent,
@@ -15,11 +15,11 @@ from lab.trainings import (
 
 import pytest
 import torch
-from conftest import SmallNet, small_data, textbook_training
+from conftest import SMALL, SmallNet, small_data, textbook_training
 from torch.nn.functional import l1_loss, mse_loss
 
-PROBLEM = Problem(SmallNet, mse_loss, epochs=3, batch_size=32)
-TRAININGS = [Training(seed, small_data(seed)) for seed in (4, 5, 6)]
+TASK = replace(SMALL, epochs=3)
+TRAININGS = [Training(seed, *small_data(seed)) for seed in (4, 5, 6)]
 
 
 def adam(params):
@@ -27,7 +27,7 @@ def adam(params):
 
 
 def test_each_is_the_textbooks_training_bit_for_bit():
-    runs = train_in_turn(PROBLEM, TRAININGS, adam, without_progress)
+    runs = train_in_turn(TASK, TRAININGS, adam, without_progress)
     assert runs.steps_per_epoch == 4
     assert runs.lr == 0.01
     assert not runs.stacked
@@ -39,18 +39,20 @@ def test_each_is_the_textbooks_training_bit_for_bit():
         assert runs.history(k) == losses
         inputs, targets = training.dataset.tensors
         assert runs.final_losses[k].item() == mse_loss(net(inputs), targets).item()
-        assert torch.equal(runs.predict(x)[k], net(x))
+        inputs, targets = training.held_out.tensors
+        assert runs.held_out_losses[k].item() == mse_loss(net(inputs), targets).item()
+        assert torch.equal(runs.predict(x, k), net(x))
     assert runs.note() == ""
     assert runs.remarks == []
 
 
 def test_a_rate_of_its_own_and_another_loss():
-    problem = Problem(SmallNet, l1_loss, epochs=2, batch_size=50)
-    trainings = [Training(4, small_data(4), lr) for lr in (0.1, 0.3)]
-    runs = train_in_turn(problem, trainings, torch.optim.SGD, without_progress)
+    task = replace(SMALL, loss=l1_loss, epochs=2, batch_size=50)
+    trainings = [Training(4, *small_data(4), lr) for lr in (0.1, 0.3)]
+    runs = train_in_turn(task, trainings, torch.optim.SGD, without_progress)
     for k, lr in enumerate((0.1, 0.3)):
         losses, _ = textbook_training(
-            small_data(4), SmallNet, lambda p, lr=lr: torch.optim.SGD(p, lr), l1_loss, 4, 2, 50
+            small_data(4)[0], SmallNet, lambda p, lr=lr: torch.optim.SGD(p, lr), l1_loss, 4, 2, 50
         )
         assert runs.history(k) == losses
     assert runs.lr == 0.1
@@ -72,16 +74,16 @@ def test_an_optimizer_that_draws_random_numbers_draws_what_it_does_alone():
     def noisy(params):
         return NoisySGD(params, lr=0.1)
 
-    together = train_in_turn(PROBLEM, TRAININGS, noisy, without_progress)
+    together = train_in_turn(TASK, TRAININGS, noisy, without_progress)
     for k, training in enumerate(TRAININGS):
-        alone = train_in_turn(PROBLEM, [training], noisy, without_progress)
+        alone = train_in_turn(TASK, [training], noisy, without_progress)
         assert together.history(k) == alone.history(0)
 
 
 def test_a_run_that_diverges_ends_there_and_leaves_the_others_alone():
     runs = train_in_turn(
-        PROBLEM,
-        [Training(4, small_data(4), 1e12), Training(4, small_data(4), 0.1)],
+        TASK,
+        [Training(4, *small_data(4), 1e12), Training(4, *small_data(4), 0.1)],
         lambda params: torch.optim.SGD(params, momentum=0.9),
         without_progress,
     )
@@ -95,8 +97,8 @@ def test_a_run_that_diverges_ends_there_and_leaves_the_others_alone():
 
 
 def test_a_last_step_to_infinity_is_divergence_too():
-    runs = Runs(TRAININGS[:1], torch.tensor([[2.0], [1.0]]), torch.tensor([math.inf]),
-                SmallNet(), {}, 2, None)  # fmt: skip
+    inf = torch.tensor([math.inf])
+    runs = Runs(TRAININGS[:1], torch.tensor([[2.0], [1.0]]), inf, inf, SmallNet(), {}, 2, None)
     assert runs.diverged_at() == [3]
     assert runs.note() == "diverged at step 3"
     runs.final_losses = torch.tensor([0.5])
@@ -116,8 +118,8 @@ class FailsAt(torch.optim.SGD):
 
 
 def test_an_optimizer_that_fails_leaves_what_it_did():
-    runs = train_in_turn(PROBLEM, TRAININGS[:1], FailsAt, without_progress)
-    whole = train_in_turn(PROBLEM, TRAININGS[:1], torch.optim.SGD, without_progress)
+    runs = train_in_turn(TASK, TRAININGS[:1], FailsAt, without_progress)
+    whole = train_in_turn(TASK, TRAININGS[:1], torch.optim.SGD, without_progress)
     assert runs.history(0) == whole.history(0)[:5]
     assert runs.error is FailsAt.error
     assert runs.note() == "failed at step 6: RuntimeError: no more"
@@ -136,7 +138,7 @@ def test_of_many_what_is_complete_is_kept(kind):
             starts.append(self)
             self.at = 6 if len(starts) == 3 else None
 
-    runs = train_in_turn(PROBLEM, TRAININGS, FailsInTheThird, without_progress)
+    runs = train_in_turn(TASK, TRAININGS, FailsInTheThird, without_progress)
     assert runs.trainings == TRAININGS[:2]
     assert runs.losses.shape == (12, 2)
     assert runs.losses.isfinite().all()
@@ -159,7 +161,7 @@ class OutOfPlace(torch.optim.SGD):
 
 
 def test_a_step_that_moves_nothing_is_told():
-    runs = train_in_turn(PROBLEM, TRAININGS[:1], OutOfPlace, without_progress)
+    runs = train_in_turn(TASK, TRAININGS[:1], OutOfPlace, without_progress)
     assert runs.remarks == [MOVED_NOTHING]
 
 
@@ -171,10 +173,10 @@ def test_progress_counts_steps_of_one_and_nets_of_many():
             seen.append(total)
             yield item
 
-    train_in_turn(PROBLEM, TRAININGS[:1], adam, progress)
+    train_in_turn(TASK, TRAININGS[:1], adam, progress)
     assert seen == [12] * 12
     seen.clear()
-    train_in_turn(PROBLEM, TRAININGS, adam, progress)
+    train_in_turn(TASK, TRAININGS, adam, progress)
     assert seen == [3] * 3
     assert list(silent("Adam")(range(3), 3)) == [0, 1, 2]
 
@@ -188,10 +190,10 @@ def test_one_step_shows_what_does_not_work():
             seen.append(loss.item())
             return loss
 
-    take_a_step(PROBLEM, TRAININGS[0], Counts)
-    x, y = TRAININGS[0].dataset[:1]
-    assert seen == [mse_loss(TRAININGS[0].make_net(PROBLEM)(x), y).item()]  # one sample, once
+    take_a_step(TASK, TRAININGS[0], Counts)
+    x, y = TRAININGS[0].dataset[:32]
+    assert seen == [mse_loss(TRAININGS[0].make_net(TASK)(x), y).item()]  # one mini-batch, once
     with pytest.raises(ValueError, match="2D"):
-        take_a_step(PROBLEM, TRAININGS[0], torch.optim.Muon)
+        take_a_step(TASK, TRAININGS[0], torch.optim.Muon)
     with pytest.raises(RuntimeError, match="dense gradients"):
-        take_a_step(PROBLEM, TRAININGS[0], torch.optim.SparseAdam)
+        take_a_step(TASK, TRAININGS[0], torch.optim.SparseAdam)

@@ -13,8 +13,9 @@ from torch.nn.functional import mse_loss
 
 import compare_optimizers
 import settings
-from data import make_dataset
+from data import parabola
 from models import Net
+from tasks import TASKS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -36,20 +37,22 @@ def test_the_four_optimizers():
 
 
 def test_the_settings():
-    names = ("LR", "EPOCHS", "BATCH_SIZE", "N_SAMPLES", "NOISE", "TARGET")
-    assert [getattr(settings, name) for name in names] == [0.01, 12, 32, 1000, 0.1, 0.02]
-    assert settings.LOSS is mse_loss
+    assert (settings.LR, settings.TASK) == (0.01, "parabola")
+    task = TASKS["parabola"]
+    assert (task.epochs, task.batch_size, task.target) == (12, 32, 0.02)
+    assert task.loss is mse_loss
 
 
 def test_the_data():
-    x, y = make_dataset(0).tensors
-    assert x.shape == y.shape == (1000, 1)
-    assert x.dtype == y.dtype == torch.float32
-    assert torch.equal(x.sort(0).values, torch.linspace(-1, 1, 1000).unsqueeze(1))
-    noise = y - x**2
-    assert abs(noise.std().item() - 0.1) < 0.01
-    assert abs(noise.mean().item()) < 0.01
-    x, y = make_dataset(3, noise=0.0).tensors
+    for dataset in parabola(0):
+        x, y = dataset.tensors
+        assert x.shape == y.shape == (1000, 1)
+        assert x.dtype == y.dtype == torch.float32
+        assert torch.equal(x.sort(0).values, torch.linspace(-1, 1, 1000).unsqueeze(1))
+        noise = y - x**2
+        assert abs(noise.std().item() - 0.1) < 0.01
+        assert abs(noise.mean().item()) < 0.01
+    x, y = parabola(3, noise=0.0)[0].tensors
     assert torch.equal(y, x * x)
 
 
@@ -79,7 +82,7 @@ def test_the_figure(runs):
 
 
 def test_what_the_figure_teaches(runs):
-    reached = {label: compare_optimizers.table_row(run, 0.02)[1] for label, run in runs.items()}
+    reached = {label: compare_optimizers.table_row(run, 0.02)[2] for label, run in runs.items()}
     assert reached["SGD"] == "-"  # crawls
     assert int(reached["RMSprop"]) < 100
     assert int(reached["Adam"]) < 100
@@ -121,6 +124,6 @@ def test_the_notebooks_snippet_shows_one_figure():
 
 
 def test_without_noise_the_seed_only_orders_the_rows():
-    one, other = (make_dataset(seed, n_samples=50, noise=0.0) for seed in (1, 2))
+    one, other = (parabola(seed, samples=50, noise=0.0)[0] for seed in (1, 2))
     rows = [sorted(torch.cat(dataset.tensors, 1).tolist()) for dataset in (one, other)]
     assert rows[0] == rows[1]

@@ -1,0 +1,150 @@
+"""Problems to learn: data, net and loss, an entry each. Add one, and every script knows it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import TensorDataset
+
+import data
+from models import Net, NextLetter, SumOfWords, tanh_net
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem to learn.
+
+    `make_data(seed)` returns two data sets, each of two tensors x and y: one to train on, one held
+    out. Its other arguments, if it has any, can be named on the command line: `sine(noise=0.3)`.
+    `make_net()` is called right after `torch.manual_seed(seed)`. `loss(outputs, targets)` returns a
+    mean, a scalar, as those of torch.nn.functional do. Targets that are whole numbers are classes.
+    """
+
+    make_data: Callable[..., tuple[TensorDataset, TensorDataset]]
+    make_net: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    epochs: int
+    batch_size: int
+    target: float = 0.0  # the training loss that counts as reached
+    lesson: str = ""
+    source: str = ""
+
+
+TASKS = {
+    "parabola": Task(
+        data.parabola,
+        Net,
+        mse_loss,
+        epochs=12,
+        batch_size=32,
+        target=0.02,
+        lesson="The tutorial's curve. Each at its own best rate, all come down to the noise.",
+        source="Morvan Zhou (莫烦 Python), PyTorch tutorial, section Optimizer",
+    ),
+    "sine": Task(
+        data.sine,
+        partial(tanh_net, 1, 32, 32, 1),
+        mse_loss,
+        epochs=15,
+        batch_size=32,
+        target=0.1,
+        lesson="Fast waves. Adam has them when SGD, with momentum or without, draws a line.",
+        source="Rahaman et al., On the spectral bias of neural networks, arXiv:1806.08734",
+    ),
+    "scales": Task(
+        data.scales,
+        partial(nn.Linear, 8, 1),
+        mse_loss,
+        epochs=12,
+        batch_size=32,
+        target=0.1,
+        lesson="Features of very different scales. One rate for all leaves tens of times the loss.",
+        source="Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 12, 2011",
+    ),
+    "deep": Task(
+        partial(data.sine, periods=1.0),
+        partial(tanh_net, 1, *[12] * 6, 1),
+        mse_loss,
+        epochs=12,
+        batch_size=32,
+        target=0.04,
+        lesson="Six layers of tanh. All reach one plateau, and Adam is the first to leave it.",
+        source="Glorot and Bengio, Understanding the difficulty of training deep feedforward "
+        "neural networks, AISTATS 2010",
+    ),
+    "parity": Task(
+        data.parity,
+        partial(Net, 8, 32, 2),
+        cross_entropy,
+        epochs=15,
+        batch_size=32,
+        target=0.1,
+        lesson="A plateau, then a cliff. Adagrad, whose steps shrink meanwhile, ends highest.",
+        source="Barak et al., Hidden progress in deep learning, arXiv:2207.08799",
+    ),
+    "spirals": Task(
+        data.spirals,
+        partial(tanh_net, 2, 24, 24, 2),
+        cross_entropy,
+        epochs=15,
+        batch_size=32,
+        target=0.2,
+        lesson="A border that winds. SGD, with momentum or without, leaves it all but straight.",
+        source="Lang and Witbrock, Learning to tell two spirals apart, Connectionist Models "
+        "Summer School 1988",
+    ),
+    "bottleneck": Task(
+        data.mixtures,
+        partial(tanh_net, 16, 12, 3, 12, 16),
+        mse_loss,
+        epochs=12,
+        batch_size=32,
+        target=0.1,
+        lesson="An autoencoder. Momentum alone makes SGD as good as RMSprop; Adam has both.",
+        source="Hinton and Salakhutdinov, Reducing the dimensionality of data with neural "
+        "networks, Science 313, 2006",
+    ),
+    "logistic": Task(
+        data.two_clouds,
+        partial(nn.Linear, 10, 2),
+        cross_entropy,
+        epochs=12,
+        batch_size=32,
+        target=0.36,
+        lesson="Convex, and of one scale. All find the same minimum, to a hundredth.",
+        source="Cox, The regression analysis of binary sequences, JRSS B 20, 1958",
+    ),
+    "rare_words": Task(
+        data.rare_words,
+        SumOfWords,
+        mse_loss,
+        epochs=6,
+        batch_size=32,
+        target=0.05,
+        lesson="Most rows are seldom touched. Adagrad gives those long steps, SGD the same to all.",
+        source="Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 12, 2011",
+    ),
+    "terrain": Task(
+        data.terrain,
+        partial(tanh_net, 2, 48, 48, 1),
+        mse_loss,
+        epochs=12,
+        batch_size=50,
+        target=0.5,
+        lesson="A real mountain. The adaptive ones tie. SGD's loss is a third higher.",
+        source="matplotlib's sample data, jacksboro_fault_dem.npz",
+    ),
+    "prose": Task(
+        data.prose,
+        NextLetter,
+        cross_entropy,
+        epochs=8,
+        batch_size=100,
+        target=2.0,
+        lesson="Real text. Learning by heart costs more than the choice among optimizers.",
+        source="Python's documentation, the module pydoc_data.topics; Bengio et al., A neural "
+        "probabilistic language model, JMLR 3, 2003",
+    ),
+}

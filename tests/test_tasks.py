@@ -1,0 +1,240 @@
+"""The tasks: each as a plain loop has it, stacked or not, and each with its lesson."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from lab.specs import parse_optimizer
+from lab.stacking import train_all
+from lab.sweeps import Sweep
+from lab.trainings import check_task, trainings_of
+
+import pytest
+import torch
+from conftest import textbook_training
+from torch.nn.functional import cross_entropy
+
+import compare_optimizers
+from data import make_loader
+from tasks import TASKS
+
+
+def short(task, epochs=2):
+    return replace(task, epochs=epochs)
+
+
+def plain_numbers(task, make_optimizer, seed):
+    """Return losses, final loss and held-out loss of a loop written apart, and the net."""
+    train_set, held_out = task.make_data(seed)
+    losses, net = textbook_training(
+        train_set, task.make_net, make_optimizer, task.loss, seed, task.epochs, task.batch_size
+    )
+    net.eval()
+    with torch.no_grad():
+        ends = [task.loss(net(x), y).item() for x, y in (train_set.tensors, held_out.tensors)]
+    return losses, *ends, net
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_plain_loop_gives_the_same_numbers_bit_for_bit(name):
+    task = short(TASKS[name])
+    make_optimizer = parse_optimizer("Adam", lr=0.01)
+    ((_, run),) = compare_optimizers.compare({"Adam": make_optimizer}, task, seeds=[5])
+    losses, final, held_out, net = plain_numbers(task, make_optimizer, 5)
+    assert run.history(0) == losses
+    assert run.final_losses.tolist() == [final]
+    assert run.held_out_losses.tolist() == [held_out]
+    if task.loss is cross_entropy:
+        x, y = task.make_data(5)[1].tensors
+        right = (net(x).argmax(1) == y).float().mean().item()
+        assert run.accuracies([0]).item() == pytest.approx(right)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_stack_of_ten_seeds_gives_the_same_to_rounding(name):
+    task, make_optimizer = short(TASKS[name], epochs=1), parse_optimizer("Momentum")
+    seeds = range(10)
+    runs = train_all(task, trainings_of(task, seeds, [0.003]), make_optimizer)
+    assert runs.stacked
+    for k in (0, 9):
+        losses, final, held_out, _ = plain_numbers(task, parse_optimizer("Momentum", 0.003), k)
+        assert runs.history(k) == pytest.approx(losses, rel=1e-3)
+        assert runs.final_losses[k].item() == pytest.approx(final, rel=1e-3)
+        assert runs.held_out_losses[k].item() == pytest.approx(held_out, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_small_and_says_what_it_teaches(name):
+    task = TASKS[name]
+    check_task(task, 1)
+    train_set, held_out = task.make_data(1)
+    assert 300 <= task.epochs * len(make_loader(train_set, task.batch_size)) <= 700
+    assert sum(param.numel() for param in task.make_net().parameters()) < 5000
+    assert len(held_out) >= 1000
+    assert task.lesson.endswith(".")
+    assert len(task.lesson) < 100
+    assert task.source
+    assert task.target > 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_seed_changes_the_data_and_the_held_out_set_is_another(name):
+    (one, held_out), (other, _) = (TASKS[name].make_data(seed) for seed in (1, 2))
+    (again, _) = TASKS[name].make_data(1)
+    n = min(map(len, (one, held_out)))
+    assert all(map(torch.equal, one.tensors, again.tensors))
+    assert not torch.equal(one.tensors[0], other.tensors[0])
+    assert not torch.equal(one.tensors[0][:n], held_out.tensors[0][:n])
+
+
+@pytest.mark.parametrize("name", ["terrain", "prose"])
+def test_what_is_held_out_of_real_data_is_no_sample_of_the_training_set(name):
+    (train_set, held_out) = TASKS[name].make_data(3, samples=2000)
+    rows = [torch.cat([x.double(), y.view(len(y), -1).double()], 1) for x, y in
+            (train_set.tensors, held_out.tensors)]  # fmt: skip
+    assert len(held_out) == 1000
+    assert len(train_set) == 2000
+    if name == "terrain":  # every place is there once; in prose the same letters come again
+        assert len(torch.cat(rows).unique(dim=0)) == 3000
+
+
+# ---------------------------------------------------------------- lessons
+
+# A few rates about the best one of each, as `compare_learning_rates.py --task NAME` finds it.
+RATES = {
+    "parabola": {
+        "SGD": (0.1, 0.316), "Momentum": (0.0316, 0.1), "RMSprop": (0.00316, 0.01),
+        "Adam": (0.01, 0.0316),
+    },
+    "sine": {"SGD": (0.00316, 0.1), "Momentum": (0.01, 0.1), "Adam": (0.01, 0.0316)},
+    "scales": {
+        "SGD": (0.001, 0.00316), "Momentum": (0.001, 0.00316), "Adagrad": (0.316, 1),
+        "RMSprop": (0.0316, 0.1), "Adam": (0.0316, 0.1),
+    },
+    "deep": {
+        "SGD": (0.0316, 0.1), "Momentum": (0.0316, 0.1), "RMSprop": (0.00316, 0.01),
+        "Adam": (0.00316, 0.01),
+    },
+    "parity": {
+        "SGD": (0.316, 1), "Momentum": (0.1, 0.316), "Adagrad": (0.1, 0.316),
+        "RMSprop": (0.01, 0.0316), "Adam": (0.0316, 0.1),
+    },
+    "spirals": {"SGD": (0.1, 0.316), "Momentum": (0.1, 0.316), "Adam": (0.01, 0.0316)},
+    "bottleneck": {
+        "SGD": (0.1, 0.316), "Momentum": (0.0316, 0.1), "RMSprop": (0.00316, 0.01),
+        "Adam": (0.01, 0.0316),
+    },
+    "logistic": {
+        "SGD": (0.0316, 0.1), "Momentum": (0.00316, 0.01), "Adagrad": (0.0316, 0.1),
+        "RMSprop": (0.00316, 0.01), "Adam": (0.00316, 0.01),
+    },
+    "rare_words": {"SGD": (0.316, 1), "Momentum": (0.316, 1), "Adagrad": (1, 3.16)},
+    "terrain": {
+        "SGD": (0.1, 0.316), "Adagrad": (0.1, 0.316), "RMSprop": (0.00316, 0.01),
+        "Adam": (0.01, 0.0316),
+    },
+    "prose": {"SGD": (1,), "Adagrad": (0.1,), "RMSprop": (0.01,), "Adam": (0.01,)},
+}  # fmt: skip
+CALLS = {"Momentum": "SGD(momentum=0.9)", "RMSprop": "RMSprop()", "Adam": "Adam()"}
+
+
+@pytest.fixture(scope="module")
+def best_of():
+    """Return a function that trains a task's optimizers: their sweeps, at ten seeds."""
+
+    def train(name):
+        task, result = TASKS[name], {}
+        for label, rates in RATES[name].items():
+            trainings = trainings_of(task, range(10), rates)
+            runs = train_all(task, trainings, parse_optimizer(CALLS.get(label, label)))
+            assert runs.stacked
+            result[label] = Sweep(runs)
+        return result
+
+    return train
+
+
+def held_out(sweeps):
+    return {label: result.median[result.best].item() for label, result in sweeps.items()}
+
+
+def test_on_the_parabola_all_come_down_to_the_noise(best_of):
+    losses = held_out(best_of("parabola"))
+    assert all(0.0095 < loss < 0.0145 for loss in losses.values())
+
+
+def test_fast_waves_are_learned_by_adam_only(best_of):
+    losses = held_out(best_of("sine"))
+    assert min(losses["SGD"], losses["Momentum"]) > 5 * losses["Adam"]
+    assert min(losses["SGD"], losses["Momentum"]) > 0.4  # a line leaves nearly half
+
+
+def test_on_features_of_very_different_scales_one_rate_for_all_fails(best_of):
+    losses = held_out(best_of("scales"))
+    assert min(losses["SGD"], losses["Momentum"]) > 25 * losses["RMSprop"]
+    assert losses["SGD"] > 50 * max(losses[k] for k in ("Adagrad", "RMSprop", "Adam"))
+
+
+def test_adam_is_the_first_to_leave_the_plateau_of_a_deep_net(best_of):
+    sweeps = best_of("deep")
+    losses = held_out(sweeps)
+    assert losses["Adam"] < 0.7 * min(losses[k] for k in ("SGD", "Momentum", "RMSprop"))
+    for result in sweeps.values():  # a quarter of the way down all are on the plateau
+        quarter = result.losses[80:112, result.best].nanmean()
+        assert 0.055 < quarter < 0.2
+
+
+def test_parity_is_a_plateau_and_then_a_cliff(best_of):
+    sweeps = best_of("parity")
+    losses = held_out(sweeps)
+    assert losses["Adagrad"] > 1.3 * max(losses[k] for k in losses if k != "Adagrad")
+    for label in ("SGD", "Momentum"):
+        history = sweeps[label].losses[:, sweeps[label].best].median(1).values
+        assert history[30:64].mean() > 0.6  # log 2 is 0.69: nothing has been learned
+        assert history[-32:].mean() < 0.03
+
+
+def test_two_spirals_are_parted_by_what_adapts(best_of):
+    losses = held_out(best_of("spirals"))
+    assert min(losses["SGD"], losses["Momentum"]) > 0.5
+    assert losses["Adam"] < 0.15
+
+
+def test_momentum_alone_helps_an_autoencoder(best_of):
+    losses = held_out(best_of("bottleneck"))
+    assert losses["SGD"] > 1.3 * losses["Momentum"]
+    assert losses["Momentum"] < 1.1 * losses["RMSprop"]
+    assert losses["Adam"] < 0.95 * min(losses["Momentum"], losses["RMSprop"])
+
+
+def test_a_convex_problem_ends_in_a_tie(best_of):
+    losses = held_out(best_of("logistic"))
+    assert max(losses.values()) < 1.01 * min(losses.values())
+
+
+def test_rare_words_need_long_steps(best_of):
+    losses = held_out(best_of("rare_words"))
+    assert losses["SGD"] > 5 * losses["Momentum"] > 25 * losses["Adagrad"]
+
+
+def test_on_a_mountain_the_adaptive_ones_tie_ahead_of_sgd(best_of):
+    losses = held_out(best_of("terrain"))
+    adaptive = [losses[k] for k in ("Adagrad", "RMSprop", "Adam")]
+    assert losses["SGD"] > 1.2 * max(adaptive)
+    assert max(adaptive) < 1.12 * min(adaptive)
+
+
+def test_in_prose_learning_by_heart_costs_more_than_the_optimizer(best_of):
+    sweeps = best_of("prose")
+    losses = held_out(sweeps)
+    gaps = [
+        (result.held_out_losses - result.final_losses)[result.best].median().item()
+        for result in sweeps.values()
+    ]
+    assert min(gaps) > 2 * (max(losses.values()) - min(losses.values()))
+    assert min(losses["Adagrad"], losses["RMSprop"]) < losses["SGD"]
+
+
+def test_every_task_has_a_test_of_its_lesson():
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'best_of\("(\w+)"\)', source)) == set(TASKS) == set(RATES)
