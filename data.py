@@ -40,13 +40,16 @@ def two_draws(seed: int, draw: Callable[[Generator], tuple[Tensor, Tensor]]) -> 
     return shuffled(), shuffled()
 
 
-def split(seed: int, x: Tensor, y: Tensor, held_out: int, samples: int) -> Datasets:
-    """Return `samples` rows of x and y to train on, and `held_out` others, chosen by the seed."""
-    generator = torch.Generator().manual_seed(seed)
+def split(seed: int, x: Tensor, y: Tensor, held_out: int, samples: int | None = None) -> Datasets:
+    """Return rows of x and y to train on, and `held_out` others, chosen by the seed.
+
+    `samples` is how many to train on: all others by default.
+    """
+    samples = len(x) - held_out if samples is None else samples
     if samples + held_out > len(x):
         raise ValueError(f"there are {len(x)} samples, and {held_out} of them are held out")
-    rows = torch.randperm(len(x), generator=generator)[: samples + held_out]
-    test, train = rows.split([held_out, samples])
+    rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    test, train = rows[:held_out], rows[held_out:][:samples]
     return TensorDataset(x[train], y[train]), TensorDataset(x[test], y[test])
 
 

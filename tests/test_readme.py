@@ -10,6 +10,7 @@ import torch
 from conftest import start_script
 
 import settings
+from tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,11 +35,38 @@ def test_the_homework_trains_and_is_like_pytorchs(workdir):
         assert done.stdout == b""
 
 
+def test_a_problem_of_ones_own_works_when_pasted(workdir):
+    (problem,) = [program for program in PROGRAMS if "mine = Task(" in program]
+    Path("problem.py").write_text(problem)
+    (words,) = re.findall(r"^python (compare.*problem.mine)$", README, re.MULTILINE)
+    script, *arguments = words.split()
+    process = start_script(script, *arguments, "--epochs", "1", "--lr-count", "2", "--no-show")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "\nAdam" in out
+
+
+def test_the_pages_of_docs_name_files_that_are_there():
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (page.parent / path).exists(), path
+    assert set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/tasks.md").read_text(), re.M)) == set(
+        TASKS
+    )
+
+
+def test_the_readme_is_read_in_a_sitting():
+    assert README.count("\n") <= 300
+    for path in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
 def test_each_file_that_is_named_is_there():
     for path in re.findall(r"\]\((figures/[^)]+)\)", README):
         assert (ROOT / path).stat().st_size > 1000
     for name in re.findall(r"`([a-z_/]+\.(?:py|txt))`", README):
-        assert name == "homework.py" or (ROOT / name).exists(), name
+        assert name in ("homework.py", "problem.py") or (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("words", ["pip install -r requirements.txt", "python -m pytest"])
