@@ -413,7 +413,6 @@ def parse(argv: list[str] | None) -> Namespace:
         parser.error("--start and --animate go with one surface, not with all")
     if options.tune and options.lr:
         parser.error("--lr and --tune exclude each other")
-    options.start = tuple(options.start) if options.start else None
     names = list(SURFACES) if gallery else [options.surface]
     options.lrs = {k: None if options.tune else options.lr or SURFACES[k].lr for k in names}
     with parser.refusing():

@@ -163,6 +163,36 @@ def test_the_figure_shows_paths_ends_and_losses():
     assert right.get_yscale() == "log"
 
 
+def test_the_legend_names_each_path_with_its_rate():
+    runs = dict(script.compare(VALLEY, {"a": sgd(lr=0.1), "b": sgd(lr=9.0)}, tune=["a"], steps=400))
+    (legend,) = script.draw(VALLEY, runs).legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [f"a, lr={runs['a'].lr:.3g}", "b (diverged)"]
+
+
+def test_a_gallery_of_several_has_two_rows():
+    runs = {
+        name: dict(script.compare(SURFACES[name], steps=2)) for name in ("bowl", "valley", "beale")
+    }
+    figure = script.draw_gallery(runs)
+    grid = figure.axes[0].get_subplotspec().get_gridspec()
+    assert (grid.nrows, grid.ncols) == (2, 2)
+    assert [axes.get_title() for axes in figure.axes] == list(runs)
+
+
+def test_contours_are_even_or_where_the_floor_is_flat_at_equal_ratios():
+    def levels(name):
+        _, axes = plotting.new_figure()
+        script.draw_contours(axes[0], SURFACES[name], SURFACES[name].window)
+        return torch.tensor(axes[0].collections[0].levels)
+
+    rastrigin, rosenbrock = levels("rastrigin"), levels("rosenbrock")
+    steps = rastrigin.diff()
+    torch.testing.assert_close(steps, steps[:1].expand(len(steps)), rtol=1e-4, atol=0)
+    ratios = rosenbrock[1:] / rosenbrock[:-1]
+    torch.testing.assert_close(ratios, ratios[:1].expand(len(ratios)), rtol=1e-3, atol=0)
+
+
 def test_the_default_makes_the_lesson_visible():
     runs = dict(script.compare(VALLEY))
     sgd_path = runs["SGD"].path

@@ -2,6 +2,8 @@
 
 import csv
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,6 +91,18 @@ def test_while_results_are_saved_the_first_waits_and_a_later_one_raises(signal_a
     assert signal_at(6.6)
     interruption.go_on()
     assert signal_at(9.0)
+
+
+def test_until_something_waits_nothing_does():
+    code = "from lab import interruption; print(interruption.waiting, interruption.was_asked())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False False\n"
 
 
 def test_an_interrupted_training_is_saved_in_peace(signal_at):

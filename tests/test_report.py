@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from lab import plotting, report
+from lab import interruption, plotting, report
 from lab.report import Interrupted, Report, keeping, show_progress, write_csv
 
 import pytest
@@ -133,6 +134,45 @@ def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
     assert [path.name for path in workdir.iterdir()] == ["a.csv"]
 
 
+def test_a_movie_is_saved_too_and_a_signal_may_end_it(make_report, workdir, capsys):
+    reporter = make_report()
+    reporter.collect([("a", Run(1))], row)
+    assert interruption.waiting  # so that the figure is saved whole
+    seen = []
+
+    def save(path):
+        seen.append((interruption.waiting, Path("a.png").exists(), Path("a.csv").exists()))
+        path.write_text("movie")
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    def save_with(*movies):
+        paths = [Path(f"{number}.gif") for number, _ in enumerate(movies)]
+        figure, _ = plotting.new_figure()
+        saves = {path: partial(movie, path) for path, movie in zip(paths, movies, strict=True)}
+        return reporter.save(figure, ("a",), [("b",)], saves)
+
+    assert save_with(save, save) == 0
+    assert seen == [(False, True, True)] * 2
+    assert Path("1.gif").read_text() == "movie"
+    assert capsys.readouterr().out.endswith("saved a.png\nsaved a.csv\nsaved 0.gif\nsaved 1.gif\n")
+    assert save_with(stop, save) == 130
+    assert len(seen) == 2
+    assert capsys.readouterr().err == "interrupted: what had finished is saved\n"
+
+
+def test_after_a_signal_no_movie_is_begun(make_report, monkeypatch):
+    reporter = make_report()
+    reporter.collect([("a", Run(1))], row)
+    monkeypatch.setattr(interruption, "asked_at", 5.0)
+    figure, _ = plotting.new_figure()
+    begun = []
+    assert reporter.save(figure, ("a",), [], {Path("a.gif"): lambda: begun.append(1)}) == 130
+    assert begun == []
+    assert Path("a.csv").exists()
+
+
 def test_a_folder_that_vanished_is_told(make_report, workdir, capsys):
     reporter = make_report()
     reporter.options.output = workdir / "gone" / "a.png"
@@ -177,9 +217,10 @@ def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
     ],
 )
 def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkeypatch):
+    calls = []
     for name in ("start", "ignore"):
-        monkeypatch.setattr(report.interruption, name, lambda: None)
-    monkeypatch.setattr(report, "silence", lambda stream: None)
+        monkeypatch.setattr(report.interruption, name, partial(calls.append, name))
+    monkeypatch.setattr(report, "silence", calls.append)
     for stream in (sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "reconfigure", lambda **_: None, raising=False)
 
@@ -192,6 +233,8 @@ def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkey
         report.run_main(main)
     assert stop.value.code == status
     assert capsys.readouterr().err == message
+    silenced = [sys.stdout] if isinstance(ends, OSError) else []  # or exit would fail once more
+    assert calls == ["start", *silenced, "ignore"]
 
 
 # ---------------------------------------------------------------- real processes
