@@ -179,6 +179,24 @@ def test_the_same_command_gives_the_same_bytes(workdir):
     assert (workdir / "one.csv").read_bytes() == (workdir / "two.csv").read_bytes()
 
 
+def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys):
+    words = ["--task", "logistic", "--epochs", "1", "--optimizers", "SGD", "--batch-size", "50"]
+    words += ["--lr-range", "0.01", "1", "--lr-count", "3", "--seeds", "4", "--seed", "0"]
+    assert exit_status(script.main, ["--no-show", *words]) == 0
+    head, row, *_ = capsys.readouterr().out.splitlines()
+    assert " accuracy " in head
+    task = replace(TASKS["logistic"], epochs=1, batch_size=50)
+    ((_, run),) = script.compare({"SGD": parse_optimizer("SGD")}, task, (0.01, 0.1, 1.0), range(4))
+    result = script.Sweep(run)
+    x, y = task.make_data(2)[1].tensors
+    k = 4 * result.best + 2  # the net of seed 2 at the best rate
+    assert run.trainings[k].lr == result.lrs[result.best]
+    right = (run.predict(x, k).argmax(1) == y).double().mean().item()
+    assert result.accuracies()[2].item() == pytest.approx(right)
+    low, median, high = result.accuracies().quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    assert f" {median:.1%} [{low:.1%}, {high:.1%}] " in row
+
+
 def test_the_figure_marks_best_rates_and_divergence():
     sweeps = {
         "SGD": made_up([3.0, 1.0, math.inf], [0.1, 1.0, 10.0]),

@@ -153,6 +153,19 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
         assert {row["seed"] for row in mine} == {str(settings.SEED)}
 
 
+@pytest.mark.parametrize("seeds", ["1", "3"])
+def test_of_classes_the_table_has_the_accuracy_too(seeds, workdir, capsys):
+    words = ["--task", "spirals", "--epochs", "2", "--optimizers", "Adam", "--seeds", seeds]
+    assert exit_status(script.main, ["--no-show", *words]) == 0
+    head, row, _ = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()).startswith("optimizer call loss held-out loss accuracy steps to")
+    task = replace(TASKS["spirals"], epochs=2)
+    seeds = range(settings.SEED, settings.SEED + int(seeds))
+    ((_, run),) = script.compare({"Adam": parse_optimizer("Adam", settings.LR)}, task, seeds)
+    accuracy = run.accuracies(range(len(seeds))).median()
+    assert f" {accuracy:.1%} " in row
+
+
 def test_steps_to_target_average_an_epoch(four):
     run = four["Adam"]
     losses, window = run.history(0), run.steps_per_epoch
