@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from lab import plotting
-from lab.commands import Parser, positive_float, positive_int
+from lab.commands import Parser
 from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
 from lab.statistics import (
@@ -18,6 +18,7 @@ from lab.statistics import (
     quartiles,
     seeds_needed,
     steps_to_target,
+    test_in_words,
     told_apart,
 )
 from lab.sweeps import DECADES, GOOD, Sweep, learning_rates, sweep
@@ -104,8 +105,7 @@ def ties_in_words(losses: dict[str, Tensor]) -> str:
         return f"{start}: any two, as these are too few seeds for a test; {needed} would do."
     apart = told_apart(losses)
     ties = "; ".join(f"{a} and {b}" for (a, b), differ in apart.items() if not differ)
-    pairs = "one pair" if len(apart) == 1 else f"{len(apart)} pairs, corrected by Holm"
-    return f"{start} (exact signed-rank test, 5 %, {pairs}): {ties or 'none'}."
+    return f"{start} ({test_in_words(len(losses))}): {ties or 'none'}."
 
 
 def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
@@ -210,15 +210,7 @@ def table_row(run: Runs, target: float) -> tuple[str, ...]:
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_learning_rates.png")
     parser.add_optimizers(list(OPTIMIZERS), "the tutorial's four")
-    parser.add_argument(
-        "--lr-range",
-        type=positive_float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        default=LR_RANGE,
-        help=f"ends of the grid of learning rates (default: {LR_RANGE[0]:g} {LR_RANGE[1]:g})",
-    )
-    parser.add("--lr-count", positive_int, LR_COUNT, "learning rates, at equal ratios")
+    parser.add_lr_range(*LR_RANGE, LR_COUNT)
     parser.add_seeds(SEEDS)
     parser.add_task()
     parser.add_batch_size()

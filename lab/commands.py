@@ -1,10 +1,12 @@
 """The command line: a parser, the options that scripts share, and the types of their words."""
 
 import argparse
+import importlib.util
 import inspect
 import math
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,11 @@ from torch.utils.data import TensorDataset
 
 import settings
 from tasks import TASKS, Task
+
+TASK_HELP = (
+    "NAME[(keyword=literal, ...)], where NAME is one of tasks.py or module.name of a file of "
+    "yours; list shows them all"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,20 +71,41 @@ class Parser(argparse.ArgumentParser):
 
     def add_task(self) -> None:
         """Add what is learned: a task, and what may take the place of its own settings."""
-        self.add(
-            "--task",
-            str,
-            settings.TASK,
-            "what is learned: NAME[(keyword=literal, ...)], where NAME is one of tasks.py or "
-            "module.name of a file of yours; list shows them all",
-        )
+        self.add("--task", str, settings.TASK, f"what is learned: {TASK_HELP}")
         text = "instead of the task's own"
         self.add_argument("--epochs", type=positive_int, help=f"passes over the data, {text}")
         self.add("--device", device, "cpu", "where to train: cpu, cuda, mps")
 
+    def add_tasks(self) -> None:
+        self.add_argument(
+            "--tasks",
+            nargs="+",
+            metavar="TASK",
+            default=["all"],
+            help=f"what is learned: all of tasks.py (the default), or {TASK_HELP}",
+        )
+
+    def add_jobs(self) -> None:
+        """Add where the work is done."""
+        self.add("--jobs", positive_int, n_cores(), "processes, each with one thread")
+        text = "a Dask scheduler that is running: its workers do the work (needs distributed)"
+        self.add_argument("--dask", type=dask_address, metavar="ADDRESS", help=text)
+
     def add_batch_size(self) -> None:
         text = "samples a step, or all there are, instead of the task's own"
         self.add_argument("--batch-size", type=positive_int, help=text)
+
+    def add_lr_range(self, low: float, high: float, count: int) -> None:
+        """Add the grid of learning rates."""
+        self.add_argument(
+            "--lr-range",
+            type=positive_float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            default=(low, high),
+            help=f"ends of the grid of learning rates (default: {low:g} {high:g})",
+        )
+        self.add("--lr-count", positive_int, count, "learning rates, at equal ratios")
 
     def add_target(self) -> None:
         text = (
@@ -103,35 +131,52 @@ class Parser(argparse.ArgumentParser):
             seed(str(options.seed + getattr(options, "seeds", 1) - 1))
         except argparse.ArgumentTypeError as error:
             self.error(f"--seed and --seeds: {error}")
+        if "list" in (getattr(options, "task", None), *getattr(options, "tasks", ())):
+            width = max(map(len, TASKS))
+            print(*(f"{name:{width}}  {TASKS[name].lesson}" for name in TASKS), sep="\n")
+            self.exit(0)
         if hasattr(options, "task"):
-            self._parse_task(options)
+            with self.refusing():
+                options.task = self.find_task(options, options.task)
+        elif hasattr(options, "tasks"):
+            options.tasks = self._find_tasks(options)
         else:
             self._check_size(options)
         if options.no_show:
             matplotlib.use("agg")
         return options
 
-    def _parse_task(self, options: argparse.Namespace) -> None:
-        """Put a Task in the place of its name."""
-        if options.task == "list":
-            width = max(map(len, TASKS))
-            print(*(f"{name:{width}}  {TASKS[name].lesson}" for name in TASKS), sep="\n")
-            self.exit(0)
-        text = options.task
-        own = {"epochs": options.epochs, "batch_size": getattr(options, "batch_size", None)}
-        own["target"] = getattr(options, "target", None)
-        with self.refusing():
-            task = parse_task(text)
-            task = replace(task, **{key: value for key, value in own.items() if value is not None})
-            options.task = replace(task, make_data=data_on(options.device, task.make_data))
-            samples = inspect.signature(task.make_data).parameters.get("samples")
-            if samples and isinstance(samples.default, int):
-                self._check_size(options, samples.default)  # before there are any
-            try:
-                check_task(options.task, options.seed)
-            except ValueError as error:
-                raise ValueError(f"--task {text}: {error}") from None
+    def _find_tasks(self, options: argparse.Namespace) -> dict[str, Task]:
+        """Return the tasks that `options.tasks` name, each once; of all, those that are here."""
+        tasks = {}
+        for text in options.tasks:
+            for name in TASKS if text == "all" else [text]:
+                try:
+                    tasks[name] = self.find_task(options, name)
+                except (ValueError, RuntimeError, MemoryError) as error:
+                    if text != "all":
+                        self.error(str(error))
+                    print(f"left out: {error}", file=sys.stderr)
+        return tasks
+
+    def find_task(self, options: argparse.Namespace, text: str) -> Task:
+        """Return the Task of that name, checked, with the options' own settings."""
+        options, own = argparse.Namespace(**vars(options)), {}
+        for name in ("epochs", "batch_size", "target"):
+            if getattr(options, name, None) is not None:
+                own[name] = getattr(options, name)
+        task = replace(parse_task(text), **own)
+        device = getattr(options, "device", "cpu")
+        options.task = replace(task, make_data=data_on(device, task.make_data))
+        samples = inspect.signature(task.make_data).parameters.get("samples")
+        if samples and isinstance(samples.default, int):
+            self._check_size(options, samples.default)  # before there are any
+        try:
+            check_task(options.task, options.seed)
+        except ValueError as error:
+            raise ValueError(f"task {text}: {error}") from None
         self._check_size(options, *sizes_of(options.task, options.seed))
+        return options.task
 
     def _check_size(self, options: argparse.Namespace, n_samples: int = 0, *sizes: float) -> None:
         """Refuse what would need more memory than there is; `sizes` are those of memory_needed."""
@@ -203,6 +248,13 @@ def data_on(device: str, make_data: Callable) -> Callable:
         )
 
     return make
+
+
+def n_cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_memory() -> float:
@@ -280,6 +332,15 @@ def device(text: str) -> str:
     except Exception as error:  # torch has many ways to say no
         reason = describe(error).split(". ")[0]
         raise argparse.ArgumentTypeError(f"torch has no device {text!r} here: {reason}") from None
+    return text
+
+
+def dask_address(text: str) -> str:
+    """The address of a Dask scheduler, where its package is installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise argparse.ArgumentTypeError("it needs a package: pip install distributed")
+    if not re.fullmatch(r"(\w+://)?[^\s/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address, such as tcp://HOST:8786")
     return text
 
 

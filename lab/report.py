@@ -75,6 +75,8 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line; where that cannot be done, go on without."""
         try:
+            if is_terminal(sys.stderr):
+                print(end=ERASE, file=sys.stderr, flush=True)
             print(text, flush=True)
         except OSError as error:  # a full disk, or a reader that left, as `| head` does
             self.complain(f"cannot write to standard output: {error.strerror}")
@@ -114,6 +116,10 @@ class Report:
                 take(self.label, stop.run)
             if not self.has_results:
                 raise
+        except ConnectionError as loss:
+            if not self.has_results:
+                raise
+            self.complain(f"stopped: {loss}")
         finally:
             interruption.wait()
         return collected
@@ -186,26 +192,37 @@ def table(specs: dict[str, Spec], **columns: str) -> dict[str, str]:
     return {"optimizer": f"<{label_width}", "call": f"<{call_width}", **columns}
 
 
+ERASE = "\r\x1b[K"  # the line on which progress is shown
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
 def show_progress(
     items: Iterable, total: int, label: str, patience: float = 2.0, pause: float = 0.1
 ) -> Iterator:
     """Yield the items; after `patience` seconds show on a terminal how many of `total` are done.
 
-    The line is written anew every `pause` seconds, and erased at the end.
+    And about how long the others will take. The line is written anew every `pause` seconds, and
+    erased at the end.
     """
-    if not (sys.stderr and sys.stderr.isatty()):
+    if not is_terminal(sys.stderr):
         yield from items
         return
-    due, shown = time.perf_counter() + patience, False
+    start = time.perf_counter()
+    due, shown = start + patience, False
     try:
         for number, item in enumerate(items, start=1):
-            if time.perf_counter() > due:
-                due, shown = time.perf_counter() + pause, True
-                print(f"\r{label}: {number} of {total}", end="", file=sys.stderr, flush=True)
             yield item
+            if (now := time.perf_counter()) > due:
+                due, shown = now + pause, True
+                left = (now - start) / number * (total - number)
+                text = f"{label}: {number} of {total}, about {left:.0f} s left"
+                print(f"{ERASE}{text}", end="", file=sys.stderr, flush=True)
     finally:
         if shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(end=ERASE, file=sys.stderr, flush=True)
 
 
 def write_csv(path: Path | str, header: tuple[str, ...], rows: Iterable[tuple]) -> None:

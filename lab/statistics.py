@@ -85,6 +85,13 @@ def told_apart(values: dict[str, Tensor]) -> dict[tuple[str, str], bool]:
     return apart
 
 
+def test_in_words(n_labels: int) -> str:
+    """Return how `told_apart` tests so many labels."""
+    pairs = n_labels * (n_labels - 1) // 2
+    pairs = "one pair" if pairs == 1 else f"{pairs} pairs, corrected by Holm"
+    return f"exact signed-rank test, 5 %, {pairs}"
+
+
 def seeds_needed(n_labels: int) -> int:
     """Return how many seeds it takes to tell any of so many labels apart at all."""
     pairs = n_labels * (n_labels - 1) // 2

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 from lab.report import Interrupted
@@ -57,6 +58,12 @@ class Sweep:
         self.held_out_losses = runs.held_out_losses[kept].unflatten(0, (-1, n_seeds))
         self.median = quartiles(self.held_out_losses)[1]  # (rates,)
         self.best = int(self.median.argmin())  # the index of the rate with the lowest median
+
+    def without_runs(self) -> "Sweep":
+        """Return the same without what grows with steps and nets: small enough to be sent."""
+        result = copy(self)
+        result.runs = result.losses = result.kept = None
+        return result
 
     @property
     def diverged(self) -> bool:
