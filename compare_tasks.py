@@ -25,6 +25,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.optim import Optimizer
 
 from settings import SEED
@@ -97,13 +98,16 @@ class Table:
     """
 
     def __init__(self, cells: dict[Cell, Result]):
-        complete = {cell: result for cell, result in cells.items() if result.sweep}
+        complete = {
+            cell: result for cell, result in cells.items() if result.sweep and not result.error
+        }
         self.tasks = list(dict.fromkeys(cell.task for cell in cells))
         self.optimizers = list(dict.fromkeys(cell.optimizer for cell in cells))
         self.results = complete
         self.losses = {cell: result.sweep.judged() for cell, result in complete.items()}
         self.medians = self.of(lambda cell: quartiles(self.losses[cell])[1].item())
-        best = self.medians.nan_to_num(math.inf, math.inf).min(1, keepdim=True).values
+        best = pad(self.medians.nan_to_num(math.inf, math.inf), (0, 1), value=math.inf)
+        best = best.min(1, keepdim=True).values
         best = best.masked_fill(best <= 0, math.nan)
         self.ratios = (self.medians / best).masked_fill(best.isinf() & ~self.medians.isnan(), 1)
 
@@ -113,7 +117,8 @@ class Table:
             [value(cell) if cell in self.results else math.nan for cell in self.row(task)]
             for task in self.tasks
         ]
-        return torch.tensor(rows, dtype=torch.float64)
+        values = torch.tensor(rows, dtype=torch.float64)
+        return values.reshape(len(self.tasks), len(self.optimizers))
 
     def row(self, task: str) -> list[Cell]:
         return [Cell(task, label) for label in self.optimizers]
@@ -260,15 +265,16 @@ def draw_table(axes: Axes, table: Table) -> None:
     Those that cannot be told apart from the best of their row have a dot.
     """
     shades = table.ratios.nan_to_num(1, DARKEST).clamp(1, DARKEST).log10()
-    image = axes.imshow(shades, cmap="Blues", vmin=0, vmax=math.log10(DARKEST) * 1.2, aspect="auto")
+    highest = math.log10(DARKEST)
+    style = {"cmap": "Blues", "vmin": 0, "vmax": 1.2 * highest, "aspect": "auto"}
+    image = axes.imshow(shades.numpy(), **style)
     for i, task in enumerate(table.tasks):
         best = table.best_of(task)
         for k, label in enumerate(table.optimizers):
             loss = table.medians[i, k].item()
             text = "" if math.isnan(loss) else "diverged" if math.isinf(loss) else f"{loss:.3g}"
             dot = "● " if label in best else ""
-            dark = shades[i, k] > 0.6 * math.log10(DARKEST)
-            color = "white" if dark else "black"
+            color = "white" if shades[i, k] > 0.6 * highest else "black"
             axes.text(k, i, dot + text, ha="center", va="center", fontsize=9, color=color)
     axes.set_xticks(range(len(table.optimizers)), table.optimizers)
     axes.set_yticks(range(len(table.tasks)), table.tasks)
@@ -281,7 +287,7 @@ def draw_table(axes: Axes, table: Table) -> None:
     )
     key = axes.figure.colorbar(image, ax=axes, pad=0.01)
     key.set_ticks([0, 1, 2], labels=["1×", "10×", "100×"])
-    key.ax.set_ylim(0, math.log10(DARKEST))
+    key.ax.set_ylim(0, highest)
     key.outline.set_visible(False)
 
 
@@ -379,7 +385,9 @@ def main(argv: list[str] | None = None) -> int:
         for lr, *row in zip(
             result.sweep.lrs, result.sweep.final_losses, result.sweep.held_out_losses, strict=True
         )
-        for seed, final, held_out in zip(seeds, *(losses.tolist() for losses in row), strict=True)
+        for seed, final, held_out in zip(
+            result.sweep.seeds, *(losses.tolist() for losses in row), strict=True
+        )
     )
     return report.save(draw(cells), CSV_HEADER, rows)
 

@@ -52,6 +52,7 @@ class Sweep:
         n_seeds = max(map(lrs.count, lrs))
         self.lrs = [lr for lr in dict.fromkeys(lrs) if lrs.count(lr) == n_seeds]
         self.kept = kept = [k for k, lr in enumerate(lrs) if lr in self.lrs]
+        self.seeds = [runs.trainings[k].seed for k in kept[:n_seeds]]
         self.losses = runs.losses[:, kept].unflatten(1, (-1, n_seeds))  # (steps, rates, seeds)
         # After training, over the two data sets (rates, seeds); infinite where a run diverged.
         self.final_losses = runs.final_losses[kept].unflatten(0, (-1, n_seeds))

@@ -191,8 +191,45 @@ def test_progress_shows_on_a_terminal_only_and_leaves_nothing(monkeypatch, capsy
     assert show(1e9) == ["a", "b"]
     assert capsys.readouterr() == ("", "")
     assert show(-1) == ["a", "b"]
+    one, other = "Adam: 1 of 2, about 0 s left", "Adam: 2 of 2, about 0 s left"
+    assert capsys.readouterr().err == f"\r\x1b[K{one}\r\x1b[K{other}\r\x1b[K"
+
+
+def test_the_time_that_is_left_is_that_of_the_items_left(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    clock = iter(range(0, 1000, 30))  # thirty seconds a look: one at the start, one an item
+    monkeypatch.setattr(report.time, "perf_counter", lambda: next(clock))
+    list(show_progress("abc", 3, "Adam", patience=-1))
     shown = capsys.readouterr().err
-    assert shown == "\rAdam: 1 of 2\rAdam: 2 of 2\r\x1b[K"
+    assert "1 of 3, about 60 s left" in shown
+    assert "2 of 3, about 30 s left" in shown
+    assert "3 of 3, about 0 s left" in shown
+
+
+def test_a_row_erases_the_progress_before_it(make_report, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    make_report().say("a row")
+    assert capsys.readouterr().err == "\r\x1b[K" * 2  # the head's, too
+
+
+def test_a_loss_of_all_workers_ends_it_with_what_there_is(make_report, workdir, capsys):
+    reporter = make_report()
+
+    def runs():
+        yield "a", Run(1)
+        raise ConnectionError("the workers are gone")
+
+    collected = reporter.collect(runs(), row)
+    assert collected == {"a": Run(1)}
+    assert save(reporter, collected) == 1
+    assert capsys.readouterr().err == "stopped: the workers are gone\n"
+
+    def nothing():
+        raise ConnectionError("gone")
+        yield
+
+    with pytest.raises(ConnectionError):
+        make_report().collect(nothing(), row)
 
 
 @given(st.lists(st.floats(), max_size=5))

@@ -1,0 +1,345 @@
+"""Optimizers over tasks: each number as plain loops have it, each sentence true of the numbers."""
+
+import csv
+import math
+from dataclasses import replace
+
+from lab import commands, plotting
+from lab.specs import parse_optimizer
+from lab.workers import Result
+
+import pytest
+import torch
+from conftest import (
+    FAILS,
+    SMALL,
+    assert_refused,
+    exit_status,
+    made_up,
+    made_up_sweep,
+    textbook_training,
+)
+from matplotlib.colors import to_hex
+from torch.nn.functional import mse_loss
+
+import compare_tasks as script
+from compare_tasks import Cell, Table, conclusions
+from tasks import TASKS
+
+ONE = replace(SMALL, epochs=2)
+TWO = replace(SMALL, make_data=lambda seed: SMALL.make_data(seed + 100), epochs=1, batch_size=10)
+SPECS = ["SGD=SGD()", "Momentum=SGD(momentum=0.9)", "Adam=Adam()"]
+LRS = 0.01, 0.1, 1.0
+PROBLEMS = """
+from test_compare_tasks import ONE, TWO
+"""
+
+
+# ---------------------------------------------------------------- plain loops
+
+
+def plain_losses(task, spec, lr, seed):
+    """Return final and held-out loss of a loop written apart; infinite if it diverged."""
+    train_set, held_out = task.make_data(seed)
+
+    def make_optimizer(params):
+        return parse_optimizer(spec, lr)(params)
+
+    _, net = textbook_training(
+        train_set, task.make_net, make_optimizer, mse_loss, seed, task.epochs, task.batch_size
+    )
+    losses = [mse_loss(net(x), y).item() for x, y in (train_set.tensors, held_out.tensors)]
+    return [loss if math.isfinite(loss) else math.inf for loss in losses]
+
+
+def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, homework):
+    homework(PROBLEMS, name="problems")
+    names = {"problems.ONE": ONE, "problems.TWO": TWO}
+    words = ["--tasks", *names, "--optimizers", *SPECS, "--seeds", "2", "--seed", "5"]
+    words += ["--lr-range", "0.01", "1", "--lr-count", "3", "--jobs", "1", "--csv", "a.csv"]
+    assert exit_status(script.main, ["--no-show", *words]) == 0
+    out = capsys.readouterr().out.splitlines()
+    with open("a.csv", newline="") as file:  # noqa: PTH123
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(script.CSV_HEADER)
+    calls = {spec.partition("=")[0]: spec.partition("=")[2] for spec in SPECS}
+    cells = [(task, label) for task in names for label in calls]
+    assert list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows)) == cells
+    for number, (name, label) in enumerate(cells):
+        mine = [row for row in rows if (row["task"], row["optimizer"]) == (name, label)]
+        lrs = list(dict.fromkeys(float(row["lr"]) for row in mine))
+        assert set(LRS) <= set(lrs)
+        held_out = torch.zeros(len(lrs), 2, dtype=torch.float64)
+        for row in mine:
+            lr, seed = float(row["lr"]), int(row["seed"])
+            losses = [float(row[key]) for key in ("final_loss", "held_out_loss")]
+            assert losses == pytest.approx(
+                plain_losses(names[name], calls[label], lr, seed), rel=1e-2
+            )
+            held_out[lrs.index(lr), seed - 5] = losses[1]
+        assert len(mine) == 2 * len(lrs)
+        task, optimizer, best, median, *_ = out[1 + number].split()
+        assert (task, optimizer) == (name, label)
+        assert float(best) == pytest.approx(lrs[held_out.mean(1).argmin()], rel=1e-2)
+        # Each seed is judged at the rate that the other one chose.
+        judged = held_out[held_out.argmin(0).flip(0), torch.arange(2)]
+        assert float(median) == pytest.approx(judged.mean().item(), rel=1e-3)
+        at_default = [plain_losses(names[name], calls[label], None, seed)[1] for seed in (5, 6)]
+        default = out[1 + number].split("]")[1].split()[0]
+        assert float(default) == pytest.approx(sum(at_default) / 2, rel=1e-3)
+
+
+def test_from_a_session_tasks_are_passed_as_they_are():
+    optimizers = {"SGD": parse_optimizer("SGD")}
+    cells = dict(script.compare(optimizers, {"mine": ONE}, LRS, range(3)))
+    assert list(cells) == [("mine", "SGD")]
+    assert str(next(iter(cells))) == "SGD on mine"
+    assert len(script.draw(cells).axes) == 3
+
+
+# ---------------------------------------------------------------- what the numbers say
+
+
+def result(medians, default=None, seeds=10, spread=0.001, lrs=None):
+    """A result made up so that each rate has this median; `default` is the loss at its own."""
+    default_losses = None if default is None else torch.full((seeds,), float(default))
+    return Result(made_up_sweep(medians, lrs, seeds, spread), 0.01, default_losses)
+
+
+def cells_of(**rows):
+    """Return made-up cells, a row of results a task: of optimizers a, b, c, ..."""
+    return {
+        Cell(task, label): each
+        for task, row in rows.items()
+        for label, each in zip("abcdefg", row, strict=False)
+    }
+
+
+def test_where_all_tie_each_is_best_everywhere():
+    row = [result([3.0, 1.0, 2.0]) for _ in range(3)]
+    best, worst, rates = conclusions(cells_of(one=row, two=row))
+    assert best == (
+        "Best, or not to be told apart from the best, of 2 tasks: a on 2, b on 2, c on 2 (over 10 "
+        "seeds; exact signed-rank test, 5 %, 3 pairs, corrected by Holm, for each task)."
+    )
+    assert worst == (
+        "a loses least in its worst case: 1 times the best loss, on one. To choose the best of all "
+        "3 for each task instead would lower its loss by 0%, as a median over tasks."
+    )
+    assert rates == (
+        "Within a factor of ten of its best rate, an optimizer's loss varies by 3 times; among the "
+        "optimizers, each at its best rate, by 1 times (medians over tasks)."
+    )
+
+
+def test_where_one_dominates_it_is_named():
+    good, bad = result([3.0, 1.0, 3.0]), result([9.0, 4.0, 9.0])
+    best, worst, rates = conclusions(cells_of(one=[bad, good], two=[bad, good], three=[bad, good]))
+    assert ": b on 3, a on 0 (" in best
+    assert "one pair" in best
+    assert worst.startswith("b loses least in its worst case: 1 times the best loss, on one.")
+    assert "varies by 2.62 times; among the optimizers, each at its best rate, by 4 times" in rates
+
+
+def test_the_worst_case_and_what_choosing_would_gain():
+    def at(loss):
+        return result([9.0, loss, 9.0])
+
+    cells = cells_of(
+        one=[at(1.0), at(2.0)], two=[at(1.0), at(1.25)], three=[at(5.0), at(1.0)]
+    )  # a is 1, 1 and 5 times the best, b is 2, 1.25 and 1
+    worst = conclusions(cells)[1]
+    assert worst.startswith("b loses least in its worst case: 2 times the best loss, on one.")
+    assert "best of all 2 for each task instead would lower its loss by 20%" in worst
+
+
+def test_what_diverges_everywhere_is_told_and_loses_without_bounds():
+    lost = result([math.inf, math.inf, math.inf], default=1.0)
+    fine = result([3.0, 1.0, math.inf], default=2.0)
+    first, best, worst, rates, default = conclusions(cells_of(one=[lost, fine], two=[lost, fine]))
+    assert first == "At every rate diverged: a on one, a on two."
+    assert ": b on 2, a on 0 (" in best
+    assert worst.startswith("b loses least")
+    assert "an optimizer's loss varies by more than any factor (it diverges)" in rates
+    assert "each at its best rate, by more than any factor" in rates
+    assert default.endswith("as a median: a (lr=0.01) 0 times, b (lr=0.01) 2 times.")
+
+
+def test_where_all_diverge_on_a_task_none_is_worse():
+    lost, good, bad = result([math.inf] * 3), result([3.0, 1.0, 2.0]), result([3.0, 2.0, 3.0])
+    table = Table(cells_of(one=[lost, lost], two=[good, bad]))
+    assert table.ratios.tolist() == [[1.0, 1.0], [1.0, pytest.approx(2.0)]]
+
+
+def test_a_best_rate_at_the_end_of_the_grid_is_as_good_as_any():
+    rates = conclusions(cells_of(one=[result([1.0, 2.0, 3.0]), result([3.0, 2.0, 1.0])]))[2]
+    assert "loss varies by 2 times" in rates  # one of three rates is more than ten times off
+
+
+def test_the_default_rate_has_its_cost():
+    cells = cells_of(
+        one=[result([3.0, 1.0, 2.0], default=4.0), result([3.0, 1.0, 2.0])],
+        two=[result([3.0, 1.0, 2.0], default=8.0), result([3.0, 1.0, 2.0])],
+    )
+    *_, default = conclusions(cells)
+    assert default == (
+        "The loss at the default rate, against that at the best, as a median: a (lr=0.01) 6 times."
+    )
+
+
+def test_with_too_few_seeds_it_says_how_many_would_do():
+    row = [result([3.0, 1.0, 2.0], seeds=4) for _ in range(4)]
+    assert conclusions(cells_of(one=row))[0] == (
+        "4 seeds are too few to tell any two apart; 8 would do."
+    )
+
+
+def test_only_tasks_that_are_complete_count():
+    good, bad, none = result([3.0, 1.0, 2.0]), result([3.0, 2.0, 3.0]), Result(note="failed")
+    failed = replace(bad, error=ValueError())
+    cells = cells_of(one=[good, bad], two=[bad, none], three=[bad], four=[bad, failed])
+    best, *_ = conclusions(cells)
+    assert "of 1 tasks: a on 1, b on 0" in best
+    assert conclusions(cells_of(one=[good, none])) == []
+    assert conclusions(cells_of(one=[good])) == []  # nothing to compare it with
+
+
+def test_the_best_of_a_task_and_what_cannot_be_told_from_it():
+    near = result([3.0, 1.0, 2.0])
+    near.sweep.held_out_losses[:, ::2] += 0.01  # half of the seeds up,
+    near.sweep.held_out_losses[:, 1::2] -= 0.01  # half of them down
+    table = Table(cells_of(one=[result([3.0, 1.0, 2.0]), near, result([3.0, 1.5, 2.0])]))
+    assert table.best_of("one") == ["a", "b"]
+
+
+def test_losses_that_are_not_above_zero_have_no_ratios():
+    row = [result([3.0, -1.0, 2.0]), result([3.0, 1.0, 2.0])]
+    table = Table(cells_of(one=row))
+    assert table.ratios.isnan().all()
+    assert len(conclusions(cells_of(one=row))) == 1  # what does not need them
+    script.draw(cells_of(one=row)).canvas.draw()
+
+
+# ---------------------------------------------------------------- the figure
+
+
+def test_performance_profiles_worked_by_hand():
+    # On three tasks: a is best, twice and four times the best, b the other way round but once lost.
+    ratios = torch.tensor([[1.0, 2.0], [2.0, 1.0], [4.0, math.inf]])
+    shares = script.profile(ratios, torch.tensor([1.0, 2.0, 3.9, 4.0, 100.0]))
+    third = pytest.approx(1 / 3)
+    assert shares[:, 0].tolist() == [third, pytest.approx(2 / 3), pytest.approx(2 / 3), 1, 1]
+    assert shares[:, 1].tolist() == [third, *[pytest.approx(2 / 3)] * 4]
+
+
+@pytest.fixture
+def figure_and_cells():
+    good, bad = result([3.0, 1.0, 2.0]), result([300.0, 20.0, 30.0])
+    lost, none = result([math.inf] * 3), Result(note="failed")
+    cells = cells_of(one=[good, bad], two=[bad, good], three=[lost, good], four=[good, none])
+    return script.draw(cells), cells
+
+
+def test_the_table_has_each_loss_darker_the_worse_it_is(figure_and_cells):
+    figure, _ = figure_and_cells
+    table, *_ = figure.axes
+    texts = [text.get_text() for text in table.texts]
+    assert texts == ["● 1", "20", "20", "● 1", "diverged", "● 1", "● 1", ""]
+    assert [text.get_text() for text in table.get_yticklabels()] == ["one", "two", "three", "four"]
+    assert [text.get_text() for text in table.get_xticklabels()] == ["a", "b"]
+    shades = table.images[0].get_array()
+    assert shades[0, 0] == shades[1, 1] == 0 < shades[0, 1] == shades[1, 0] < shades[2, 0]
+    assert shades[0, 1] == pytest.approx(math.log10(20))
+    assert shades[2, 0] == pytest.approx(math.log10(script.DARKEST))
+    ground = [table.images[0].cmap(table.images[0].norm(shade))[:3] for shade in (0, 2)]
+    assert sum(ground[0]) > sum(ground[1])
+    colors = {text.get_text(): text.get_color() for text in table.texts}
+    assert (colors["● 1"], colors["diverged"]) == ("black", "white")
+
+
+def test_the_profiles_are_those_of_the_complete_tasks(figure_and_cells):
+    figure, _ = figure_and_cells
+    _, profiles, _ = figure.axes
+    a, b = profiles.lines  # ratios of a: 1, 20, infinite; of b: 20, 1, 1
+    assert a.get_xdata().tolist() == pytest.approx([1, 20, script.DARKEST])
+    assert a.get_ydata().tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert b.get_ydata().tolist() == pytest.approx([2 / 3, 1, 1])
+    assert a.get_drawstyle() == "steps-post"
+    assert a.get_linestyle() != b.get_linestyle()  # for prints in grey
+    assert profiles.get_xscale() == "log"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert to_hex(a.get_color()) == to_hex(plotting.colors(["a", "b"])["a"])
+
+
+# ---------------------------------------------------------------- the command line
+
+
+FAST = ["--no-show", "--jobs", "1", "--seeds", "2", "--lr-count", "2", "--lr-range", "0.01", "0.1"]
+
+
+def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
+    homework(FAILS)
+    words = ["--tasks", "logistic(samples=64)", "--optimizers", "homework.Fails", "SGD"]
+    assert exit_status(script.main, [*FAST, *words, "--csv", "a.csv"]) == 1
+    out = capsys.readouterr().out
+    assert "failed at step 3 of seed" in out
+    assert "RuntimeError: boom" in out
+    assert (workdir / "compare_tasks.png").exists()
+    assert (workdir / "a.csv").read_text().count(",SGD,") >= 4
+
+
+def test_of_all_tasks_those_that_cannot_be_had_are_left_out(workdir, capsys, monkeypatch):
+    def lacks(name):
+        raise FileNotFoundError(name)
+
+    for name in list(TASKS):
+        if name not in ("terrain", "logistic"):
+            monkeypatch.delitem(TASKS, name)
+    monkeypatch.setattr("matplotlib.cbook.get_sample_data", lacks)
+    assert exit_status(script.main, [*FAST, "--optimizers", "SGD"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("left out: task terrain: its data cannot be made: ValueError: this matpl")
+    assert err.count("\n") == 1
+    assert "\nlogistic" in out
+    assert_refused(script.main, [*FAST, "--tasks", "terrain"], "no sample data", workdir, capsys)
+
+
+def test_the_list_of_tasks_is_shown(capsys):
+    assert exit_status(script.main, ["--tasks", "list"]) == 0
+    assert capsys.readouterr().out.count("\n") == len(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tasks", "spiral"], "did you mean spirals"),
+        (["--tasks", "logistic(size=3)"], "have no 'size'"),
+        (["--tasks"], "--tasks"),
+        (["--tasks", "logistic", "--optimizers", "Adam(lr=0.1)"], "names its own lr"),
+        (["--tasks", "logistic", "--optimizers", "Adma"], "did you mean"),
+        (["--tasks", "logistic", "--optimizers", "Muon"], "Muon only supports 2D"),
+        (["--tasks", "logistic", "--lr-range", "1", "0.1"], "--lr-range"),
+        (["--tasks", "logistic", "--seeds", "100000000"], "--seeds 100000000"),
+        (["--jobs", "0"], "--jobs"),
+        (["--dask", "nonsense"], "not an address"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
+    assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
+
+
+def test_without_its_package_dask_is_refused_with_what_to_install(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    words = ["--dask", "tcp://127.0.0.1:8786"]
+    assert_refused(script.main, [*FAST, *words], "pip install distributed", workdir, capsys)
+
+
+def test_there_is_a_job_a_core_by_default(monkeypatch):
+    assert script.make_parser().get_default("jobs") == commands.n_cores()
+    monkeypatch.delattr(commands.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(commands.os, "cpu_count", lambda: 7)
+    assert commands.n_cores() == 7
+
+
+def test_what_is_made_up_here_is_what_it_says():
+    assert made_up([2.0], seeds=3).held_out_losses.tolist() == [2.0] * 3
