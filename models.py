@@ -24,11 +24,11 @@ class Net(nn.Module):
         return self.predict(self.hidden(x).relu())
 
 
-def tanh_net(*sizes: int) -> nn.Sequential:
-    """Return linear layers between so many inputs, hidden units and outputs, with tanh between."""
+def dense_net(*sizes: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Return linear layers from so many inputs to so many outputs, with activations between."""
     layers = []
     for n_inputs, n_outputs in pairwise(sizes):
-        layers += [nn.Linear(n_inputs, n_outputs), nn.Tanh()]
+        layers += [nn.Linear(n_inputs, n_outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import TensorDataset
 
 import data
-from models import Net, NextLetter, SumOfWords, tanh_net
+from models import Net, NextLetter, SumOfWords, dense_net
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ TASKS = {
     ),
     "sine": Task(
         data.sine,
-        partial(tanh_net, 1, 32, 32, 1),
+        partial(dense_net, 1, 32, 32, 1),
         mse_loss,
         epochs=15,
         batch_size=32,
@@ -65,7 +65,7 @@ TASKS = {
     ),
     "deep": Task(
         partial(data.sine, periods=1.0),
-        partial(tanh_net, 1, *[12] * 6, 1),
+        partial(dense_net, 1, *[12] * 6, 1),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -76,7 +76,7 @@ TASKS = {
     ),
     "parity": Task(
         data.parity,
-        partial(Net, 8, 32, 2),
+        partial(dense_net, 8, 32, 2, activation=nn.ReLU),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -86,7 +86,7 @@ TASKS = {
     ),
     "spirals": Task(
         data.spirals,
-        partial(tanh_net, 2, 24, 24, 2),
+        partial(dense_net, 2, 24, 24, 2),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -97,7 +97,7 @@ TASKS = {
     ),
     "bottleneck": Task(
         data.mixtures,
-        partial(tanh_net, 16, 12, 3, 12, 16),
+        partial(dense_net, 16, 12, 3, 12, 16),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -128,7 +128,7 @@ TASKS = {
     ),
     "terrain": Task(
         data.terrain,
-        partial(tanh_net, 2, 48, 48, 1),
+        partial(dense_net, 2, 48, 48, 1),
         mse_loss,
         epochs=12,
         batch_size=50,

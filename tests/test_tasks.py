@@ -18,6 +18,8 @@ import compare_optimizers
 from data import make_loader
 from tasks import TASKS
 
+OTHERS = [name for name in TASKS if name != "parabola"]  # that one is tested as the tutorial's
+
 
 def short(task, epochs=2):
     return replace(task, epochs=epochs)
@@ -63,7 +65,7 @@ def test_a_stack_of_ten_seeds_gives_the_same_to_rounding(name):
         assert runs.held_out_losses[k].item() == pytest.approx(held_out, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_task_is_small_and_says_what_it_teaches(name):
     task = TASKS[name]
     check_task(task, 1)
@@ -102,10 +104,6 @@ def test_what_is_held_out_of_real_data_is_no_sample_of_the_training_set(name):
 
 # A few rates about the best one of each, as `compare_learning_rates.py --task NAME` finds it.
 RATES = {
-    "parabola": {
-        "SGD": (0.1, 0.316), "Momentum": (0.0316, 0.1), "RMSprop": (0.00316, 0.01),
-        "Adam": (0.01, 0.0316),
-    },
     "sine": {"SGD": (0.00316, 0.1), "Momentum": (0.01, 0.1), "Adam": (0.01, 0.0316)},
     "scales": {
         "SGD": (0.001, 0.00316), "Momentum": (0.001, 0.00316), "Adagrad": (0.316, 1),
@@ -156,11 +154,6 @@ def best_of():
 
 def held_out(sweeps):
     return {label: result.median[result.best].item() for label, result in sweeps.items()}
-
-
-def test_on_the_parabola_all_come_down_to_the_noise(best_of):
-    losses = held_out(best_of("parabola"))
-    assert all(0.0095 < loss < 0.0145 for loss in losses.values())
 
 
 def test_fast_waves_are_learned_by_adam_only(best_of):
@@ -237,4 +230,4 @@ def test_in_prose_learning_by_heart_costs_more_than_the_optimizer(best_of):
 
 def test_every_task_has_a_test_of_its_lesson():
     source = Path(__file__).read_text(encoding="utf-8")
-    assert set(re.findall(r'best_of\("(\w+)"\)', source)) == set(TASKS) == set(RATES)
+    assert set(re.findall(r'best_of\("(\w+)"\)', source)) == set(OTHERS) == set(RATES)

@@ -5,6 +5,8 @@ import statistics
 from pathlib import Path
 
 from lab.specs import parse_optimizers
+from lab.stacking import train_all
+from lab.trainings import trainings_of
 
 import matplotlib.pyplot as plt
 import pytest
@@ -103,6 +105,21 @@ def test_the_default_seed_is_typical():
 def test_data_can_be_fitted_to_the_noise_and_no_further(runs):
     assert 0.009 < runs["Adam"].final_losses[0].item() < 0.012
     assert statistics.mean(runs["Adam"].history(0)[-32:]) == pytest.approx(0.01, abs=0.003)
+
+
+def test_each_at_its_own_best_rate_all_come_down_to_the_noise():
+    best = {"SGD()": 0.316, "SGD(momentum=0.8)": 0.1, "RMSprop(alpha=0.9)": 0.00316, "Adam()": 0.01}
+    task = TASKS["parabola"]
+    for spec, lr in best.items():
+        runs = train_all(task, trainings_of(task, range(10), [lr]), parse_optimizers([spec])[spec])
+        assert 0.0095 < runs.held_out_losses.median() < 0.0145
+
+
+def test_the_tutorials_task_is_small_and_says_what_it_teaches():
+    task = TASKS["parabola"]
+    assert task.lesson
+    assert task.source
+    assert len(task.make_data(0)[1]) == 1000
 
 
 def test_the_tutorial_in_one_piece_gives_the_same_losses_bit_for_bit(runs, monkeypatch):
