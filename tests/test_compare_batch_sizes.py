@@ -144,10 +144,10 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
 
 
 def test_any_task_has_its_batch_sizes_compared(workdir, capsys):
-    words = ["--task", "spirals(samples=40)", "--epochs", "1", "--optimizer", "Adam"]
+    words = ["--task", "spirals(samples=40)", "--epochs", "1", "--optimizer", "Adam(lr=0.01)"]
     assert exit_status(script.main, ["--no-show", *words, "--batch-sizes", "full", "10"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Adam(lr=0.01, betas=(0.9, 0.99)), 1 epochs of 40 samples\n")
+    assert out.startswith("Adam(lr=0.01), 1 epochs of 40 samples\n")
     assert "\nBGD (40) " in out
     assert "\nMBGD (10) " in out
 
