@@ -14,11 +14,11 @@ from lab.commands import Parser
 from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
 from lab.statistics import (
+    describe_test,
     format_quartiles,
     quartiles,
     seeds_needed,
     steps_to_target,
-    test_in_words,
     told_apart,
 )
 from lab.sweeps import DECADES, GOOD, Sweep, learning_rates, sweep
@@ -105,7 +105,7 @@ def ties_in_words(losses: dict[str, Tensor]) -> str:
         return f"{start}: any two, as these are too few seeds for a test; {needed} would do."
     apart = told_apart(losses)
     ties = "; ".join(f"{a} and {b}" for (a, b), differ in apart.items() if not differ)
-    return f"{start} ({test_in_words(len(losses))}): {ties or 'none'}."
+    return f"{start} ({describe_test(len(losses))}): {ties or 'none'}."
 
 
 def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
@@ -224,10 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     task, seeds = options.task, range(options.seed, options.seed + options.seeds)
     with parser.refusing():
         lrs = learning_rates(*options.lr_range, options.lr_count)
-        optimizers = parse_optimizers(options.optimizers)
-        for label, spec in optimizers.items():
-            if "lr" in spec.keywords:
-                raise ValueError(f"{label!r} names its own lr, but here every rate is tried")
+        optimizers = parse_optimizers(options.optimizers, sweeping=True)
         (training,) = trainings_of(task, [options.seed], lrs[:1])
         try_optimizers(optimizers, partial(take_a_step, task, training))
 

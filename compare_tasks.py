@@ -16,7 +16,7 @@ from lab import plotting, workers
 from lab.commands import Parser
 from lab.report import Report, run_main
 from lab.specs import parse_optimizers, try_optimizers
-from lab.statistics import format_quartiles, quartiles, seeds_needed, test_in_words, told_apart
+from lab.statistics import describe_test, format_quartiles, quartiles, seeds_needed, told_apart
 from lab.sweeps import learning_rates
 from lab.trainings import silent, take_a_step, trainings_of
 from lab.workers import Result, Unit, results
@@ -47,7 +47,7 @@ SEEDS = 10
 EXAMPLES = """\
   python compare_tasks.py --csv tasks.csv
   python compare_tasks.py --tasks spirals prose problem.mine --optimizers Adam Lion=homework.Lion
-  python compare_tasks.py --dask tcp://192.168.0.7:8786"""
+  python compare_tasks.py --dask tcp://HOST:8786"""
 
 CSV_HEADER = ("task", "optimizer", "lr", "seed", "final_loss", "held_out_loss")
 
@@ -167,9 +167,9 @@ def best_in_words(table: Table) -> str:
     counts = {label: best.count(label) for label in table.optimizers}
     ranked = sorted(counts, key=lambda label: -counts[label])
     return (
-        f"Best, or not to be told apart from the best, of {len(table.tasks)} tasks: "
+        f"Best, or not to be told apart from the best, of {len(table.tasks)} in all: "
         f"{', '.join(f'{label} on {counts[label]}' for label in ranked)} "
-        f"(over {n_seeds} seeds; {test_in_words(len(table.optimizers))}, for each task)."
+        f"(over {n_seeds} seeds; {describe_test(len(table.optimizers))}, for each task)."
     )
 
 
@@ -178,6 +178,8 @@ def worst_case_in_words(table: Table) -> str:
     worst, where = table.ratios.nan_to_num(1).max(0)
     k = int(worst.argmin())
     label, task = table.optimizers[k], table.tasks[int(where[k])]
+    if worst[k] == 1:
+        return f"{label} ends lowest on every task."
     gain = 1 - 1 / table.ratios[:, k].nanquantile(0.5).item()
     return (
         f"{label} loses least in its worst case: {in_times(worst[k].item())} the best loss, on "
@@ -352,10 +354,7 @@ def main(argv: list[str] | None = None) -> int:
     seeds = range(options.seed, options.seed + options.seeds)
     with parser.refusing():
         lrs = learning_rates(*options.lr_range, options.lr_count)
-        optimizers = parse_optimizers(options.optimizers)
-        for label, spec in optimizers.items():
-            if "lr" in spec.keywords:
-                raise ValueError(f"{label!r} names its own lr, but here every rate is tried")
+        optimizers = parse_optimizers(options.optimizers, sweeping=True)
         for task in options.tasks.values():
             (training,) = trainings_of(task, [options.seed], lrs[:1])
             try_optimizers(optimizers, partial(take_a_step, task, training))

@@ -177,6 +177,10 @@ def main() -> None:
         floor = process("-c", IMPORT_FLOOR.replace("floor.png", str(Path(folder, "floor.png"))))
         compare("default run", run, "import floor", floor, pairs=9)
         compare_load(folder)
+        all_tasks = (str(ROOT / "compare_tasks.py"), "--no-show", "--output", figure, "--jobs")
+        compare(
+            "all tasks: jobs 2", process(*all_tasks, "2"), "jobs 1", process(*all_tasks, "1"), 1
+        )
     compare("our loader", serve(ours()), "default collation", serve(textbook()), pairs=9)
     compare(
         "our loader and loop",

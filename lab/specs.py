@@ -44,13 +44,20 @@ class Spec:
         return self.optimizer_class(params, **self.keywords)
 
 
-def parse_optimizers(texts: Iterable[str], lr: float | None = None) -> dict[str, Spec]:
-    """Parse specs into {label: Spec}, in order. ValueError names what is wrong, in one line."""
+def parse_optimizers(
+    texts: Iterable[str], lr: float | None = None, sweeping: bool = False
+) -> dict[str, Spec]:
+    """Parse specs into {label: Spec}, in order. ValueError names what is wrong, in one line.
+
+    Where a script is `sweeping` over learning rates, none may name its own.
+    """
     specs = {}
     for text in texts:
         spec = parse_optimizer(text, lr)
         if spec.label in specs:
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
+        if sweeping and "lr" in spec.keywords:
+            raise ValueError(f"{spec.label!r} names its own lr, but here every rate is tried")
         specs[spec.label] = spec
     return specs
 

@@ -85,7 +85,7 @@ def told_apart(values: dict[str, Tensor]) -> dict[tuple[str, str], bool]:
     return apart
 
 
-def test_in_words(n_labels: int) -> str:
+def describe_test(n_labels: int) -> str:
     """Return how `told_apart` tests so many labels."""
     pairs = n_labels * (n_labels - 1) // 2
     pairs = "one pair" if pairs == 1 else f"{pairs} pairs, corrected by Holm"
