@@ -254,6 +254,35 @@ def test_the_table_has_each_loss_darker_the_worse_it_is(figure_and_cells):
     assert (colors["● 1"], colors["diverged"]) == ("black", "white")
 
 
+def test_the_optimizers_are_named_above_their_columns_and_no_line_is_in_the_way(figure_and_cells):
+    table, _, key = figure_and_cells[0].axes
+    ticks = table.xaxis.get_tick_params()
+    assert (ticks["labeltop"], ticks["labelbottom"]) == (True, False)
+    assert not any(spine.get_visible() for spine in table.spines.values())
+    assert not any(line.get_visible() for line in table.get_xgridlines())
+    assert [text.get_text() for text in key.get_yticklabels()] == ["1×", "10×", "100×"]
+    assert key.get_ylim() == (0, 2)
+
+
+def test_the_figure_grows_with_the_table():
+    row = [result([3.0, 1.0, 2.0])] * 5
+    small = script.draw(cells_of(one=row[:2])).get_size_inches()
+    large = script.draw(cells_of(**{name: row for name in "pqrstuv"})).get_size_inches()
+    assert large[0] - small[0] == pytest.approx(3 * 1.1)
+    assert large[1] - small[1] == pytest.approx(6 * 0.36)
+
+
+def test_by_default_ten_rates_with_those_of_torch_from_ten_seeds():
+    parser = script.make_parser()
+    assert parser.get_default("seeds") == 10
+    lrs = script.learning_rates(*script.LR_RANGE, parser.get_default("lr_count"))
+    assert len(lrs) == 10
+    assert {0.001, 0.01} < set(lrs)
+    calls = [parse_optimizer(spec).call for spec in script.OPTIMIZERS]
+    assert calls == ["SGD()", "SGD(momentum=0.9)", "Adagrad()", "RMSprop()", "Adam()", "AdamW()",
+                     "NAdam()"]  # fmt: skip
+
+
 def test_the_profiles_are_those_of_the_complete_tasks(figure_and_cells):
     figure, _ = figure_and_cells
     _, profiles, _ = figure.axes
