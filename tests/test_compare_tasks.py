@@ -267,7 +267,7 @@ def test_the_optimizers_are_named_above_their_columns_and_no_line_is_in_the_way(
 def test_the_figure_grows_with_the_table():
     row = [result([3.0, 1.0, 2.0])] * 5
     small = script.draw(cells_of(one=row[:2])).get_size_inches()
-    large = script.draw(cells_of(**{name: row for name in "pqrstuv"})).get_size_inches()
+    large = script.draw(cells_of(**dict.fromkeys("pqrstuv", row))).get_size_inches()
     assert large[0] - small[0] == pytest.approx(3 * 1.1)
     assert large[1] - small[1] == pytest.approx(6 * 0.36)
 
