@@ -1,6 +1,7 @@
 """The command line's words."""
 
 import argparse
+import io
 import math
 import os
 import sys
@@ -289,3 +290,101 @@ def test_data_that_an_installation_lacks_are_told_in_a_line(task_parser, monkeyp
         assert what in err
         assert err.count("\n") == 1
     assert task_parser.parse(["--task", "sine"])
+
+
+# ---------------------------------------------------------------- many tasks
+
+
+@pytest.fixture
+def tasks_parser(parser):
+    parser.add_tasks()
+    parser.add_seeds(2)
+    return parser
+
+
+def test_tasks_are_found_by_name_each_once_in_order(tasks_parser, homework):
+    homework("from conftest import SMALL\n")
+    words = ["--tasks", "logistic", "homework.SMALL", "sine(samples=40)", "logistic"]
+    tasks = tasks_parser.parse(words).tasks
+    assert list(tasks) == ["logistic", "homework.SMALL", "sine(samples=40)"]
+    assert tasks["homework.SMALL"].epochs == SMALL.epochs
+    assert len(tasks["sine(samples=40)"].make_data(0)[0]) == 40
+
+
+def test_all_tasks_are_the_default_and_those_that_fail_are_left_out(
+    tasks_parser, monkeypatch, capsys
+):
+    def fails(seed):
+        raise ValueError("no data")
+
+    for name in list(TASKS):
+        if name != "logistic":
+            monkeypatch.delitem(TASKS, name)
+    monkeypatch.setitem(TASKS, "empty", replace(SMALL, make_data=fails))
+    assert list(tasks_parser.parse([]).tasks) == ["logistic"]
+    message = "task empty: its data cannot be made: ValueError: no data\n"
+    assert capsys.readouterr().err == f"left out: {message}"
+    with pytest.raises(SystemExit) as stop:  # but not where it was asked for
+        tasks_parser.parse(["--tasks", "empty"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {message}")
+
+
+def test_many_tasks_are_refused_where_one_is_too_large(tasks_parser, homework, capsys):
+    homework(LARGE)
+    with pytest.raises(SystemExit):
+        tasks_parser.parse(["--tasks", "logistic", "homework.large"])
+    assert "--task, of 100000 samples: this would need" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- where the work is done
+
+
+def test_there_is_a_job_for_each_processor_that_may_be_used(parser, monkeypatch):
+    parser.add_jobs()
+    assert parser.parse([]).jobs == commands.n_cores()
+    monkeypatch.setattr(commands.os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(commands.os, "cpu_count", lambda: 8)
+    assert commands.n_cores() == 3
+    monkeypatch.delattr(commands.os, "sched_getaffinity")
+    assert commands.n_cores() == 8
+    monkeypatch.setattr(commands.os, "cpu_count", lambda: None)
+    assert commands.n_cores() == 1
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "localhost:8786", "tls://[::1]:1"])
+def test_a_cluster_has_an_address(address, parser):
+    parser.add_jobs()
+    assert parser.parse(["--dask", address]).dask == address
+
+
+@pytest.mark.parametrize("address", ["localhost", "tcp://localhost", "a b:1", ":x", ""])
+def test_what_is_no_address_is_refused(address, parser, capsys):
+    parser.add_jobs()
+    with pytest.raises(SystemExit):
+        parser.parse(["--dask", address])
+    assert "is not an address" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- files and memory
+
+
+def test_two_outputs_are_two_files(parser, workdir, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--output", "a.png", "--csv", "./a.png"])
+    assert stop.value.code == 2
+    assert "two outputs name the same file" in capsys.readouterr().err
+    options = parser.parse(["--output", "a.png", "--csv", "a.csv"])
+    assert (options.output, options.csv) == (Path("a.png"), Path("a.csv"))
+
+
+def test_the_memory_that_there_is_is_read_in_kilobytes(monkeypatch):
+    lines = io.StringIO("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    monkeypatch.setattr(Path, "open", lambda path: lines)
+    assert commands.available_memory() == 3000 * 1024
+
+
+def test_an_animation_is_a_path_of_a_format_that_can_be_made(workdir):
+    assert commands.animation_path("a.gif") == Path("a.gif")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no \.gif"):
+        commands.animation_path("a.png")

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from lab import workers
@@ -356,6 +358,37 @@ def test_a_scheduler_that_goes_away_is_a_line_and_what_had_finished_is_saved(clu
     _, err = finish(process, status=1)
     assert err == "stopped: the workers are gone\n"
     assert Path("a.csv").read_text().count("\n") > 30
+
+
+def test_the_end_of_the_block_leaves_the_cluster_and_waits_for_nothing(monkeypatch):
+    calls = []
+
+    class Client:
+        def __init__(self, address, timeout, set_as_default):
+            calls.append((address, set_as_default))
+
+        def get_executor(self, pure):
+            calls.append(("pure", pure))  # or equal units would run once
+            return self
+
+        def shutdown(self, wait):
+            calls.append(("wait", wait))
+
+        def close(self):
+            calls.append("close")
+
+    monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
+    with suppress(KeyboardInterrupt), workers.open_executor(2, "tcp://there:1") as executor:
+        assert isinstance(executor, Client)
+        raise KeyboardInterrupt
+    assert calls == [("tcp://there:1", False), ("pure", False), ("wait", False), "close"]
+
+
+def test_one_job_is_done_here_and_more_in_processes():
+    with workers.open_executor(1, None) as executor:
+        assert executor is None
+    with workers.open_executor(3, None) as executor:
+        assert isinstance(executor, Processes)
 
 
 def test_a_scheduler_that_is_not_there_is_a_line(workdir):
