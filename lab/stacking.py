@@ -83,7 +83,8 @@ class Stack:
             firsts.setdefault(training.seed, training)
         nets = [training.make_net(task) for training in firsts.values()]
         numbers = {seed: number for number, seed in enumerate(firsts)}
-        self.seed_of = torch.tensor([numbers[training.seed] for training in trainings])
+        device = trainings[0].dataset.tensors[0].device
+        self.seed_of = torch.tensor([numbers[t.seed] for t in trainings], device=device)
         self.data = stack_data([training.dataset for training in firsts.values()])
         self.held_out = stack_data([training.held_out for training in firsts.values()])
         self.net = nets[0]
@@ -114,9 +115,11 @@ class Stack:
 
         Returns the losses (nets,) and the gradients (nets, parameters of a net).
         """
-        x, y = (tensor[:, samples] for tensor in self.data)
+        samples = samples.to(self.seed_of.device)
+        # index_select takes a third of the time that brackets take.
+        x, y = (tensor.index_select(1, samples) for tensor in self.data)
         if len(x) < len(self.matrix):
-            x, y = x[self.seed_of], y[self.seed_of]
+            x, y = (tensor.index_select(0, self.seed_of) for tensor in (x, y))
         losses = self.losses_of_each(self.weights, self.buffers, x, y)
         grads = torch.autograd.grad(losses.sum(), list(self.weights.values()))
         grads = torch.cat([grad.reshape(len(self.matrix), -1) for grad in grads], 1)
