@@ -170,6 +170,15 @@ def test_the_legend_names_each_path_with_its_rate():
     assert names == [f"a, lr={runs['a'].lr:.3g}", "b (diverged)"]
 
 
+def test_the_target_is_a_height_above_the_minimum_wherever_that_lies():
+    raised = VALLEY._replace(formula=lambda point: VALLEY.formula(point) + 5)
+    steps = []
+    for surface in (VALLEY, raised):
+        ((_, run),) = script.compare(surface, {"SGD": sgd(lr=0.4)})
+        steps.append(script.table_row(surface, run, surface.window, 0.01)[3])
+    assert steps[0] == steps[1] == "34"  # as docs/paths.md says
+
+
 def test_a_gallery_of_several_has_two_rows():
     runs = {
         name: dict(script.compare(SURFACES[name], steps=2)) for name in ("bowl", "valley", "beale")
