@@ -62,13 +62,16 @@ def signed_rank_p(one: Tensor, other: Tensor) -> float:
     difference = difference[difference != 0]
     _, order, counts = difference.abs().unique(return_inverse=True, return_counts=True)
     ranks = (2 * counts.cumsum(0) - counts + 1)[order]  # twice the mean rank of equal ones: whole
-    # The distribution of the sum of the positive ones' ranks, one coin after the other.
-    chances = torch.zeros(int(ranks.sum()) + 1, dtype=torch.float64)
+    ranks //= math.gcd(*ranks.tolist()) or 1  # nearly always 2
+    positive = int(ranks[difference > 0].sum())
+    smaller = min(positive, int(ranks.sum()) - positive)
+    # The distribution of such a sum, up to this one, one coin after the other. It is symmetric.
+    chances = torch.zeros(smaller + 1, dtype=torch.float64)
     chances[0] = 1
     for rank in ranks.tolist():
-        chances = (chances + chances.roll(rank)) / 2
-    positive = int(ranks[difference > 0].sum())
-    return min(1.0, 2 * min(chances[: positive + 1].sum(), chances[positive:].sum()).item())
+        chances /= 2
+        chances[rank:] += chances[:-rank].clone()
+    return min(1.0, 2 * chances.sum().item())
 
 
 def told_apart(values: dict[str, Tensor]) -> dict[tuple[str, str], bool]:
