@@ -1,6 +1,7 @@
 """One optimizer at many learning rates: the grid, how it grows, and the best rate in it."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -49,11 +50,13 @@ class Sweep:
         """Take runs of all seeds at the first rate, then of all at the second, and so on."""
         self.runs = runs
         lrs = [training.lr for training in runs.trainings]
-        n_seeds = max(map(lrs.count, lrs))
-        self.lrs = [lr for lr in dict.fromkeys(lrs) if lrs.count(lr) == n_seeds]
+        counts = Counter(lrs)
+        n_seeds = max(counts.values())
+        self.lrs = [lr for lr, count in counts.items() if count == n_seeds]
         self.kept = kept = [k for k, lr in enumerate(lrs) if lr in self.lrs]
         self.seeds = [runs.trainings[k].seed for k in kept[:n_seeds]]
-        self.losses = runs.losses[:, kept].unflatten(1, (-1, n_seeds))  # (steps, rates, seeds)
+        losses = runs.losses if len(kept) == len(lrs) else runs.losses[:, kept]  # large: no copy
+        self.losses = losses.unflatten(1, (-1, n_seeds))  # (steps, rates, seeds)
         # After training, over the two data sets (rates, seeds); infinite where a run diverged.
         self.final_losses = runs.final_losses[kept].unflatten(0, (-1, n_seeds))
         self.held_out_losses = runs.held_out_losses[kept].unflatten(0, (-1, n_seeds))
