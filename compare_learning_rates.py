@@ -13,6 +13,7 @@ from lab import plotting
 from lab.commands import Parser
 from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
+from lab.stacking import is_worth_compiling
 from lab.statistics import (
     describe_test,
     format_quartiles,
@@ -52,16 +53,21 @@ def compare(
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     progress: Callable = silent,
+    compiled: bool | None = None,
 ) -> Iterator[tuple[str, Runs]]:
     """Train every optimizer at every rate from every seed; yield (label, Runs) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, which name the lr;
     those of settings.py by default. The runs come rate by rate: see `Sweep`. There are more than
-    `lrs` names, evenly spaced, where the best one lies at their end.
+    `lrs` names, evenly spaced, where the best one lies at their end. Steps are compiled if
+    `compiled` says so, by default where so much work is worth it.
     """
     trainings = trainings_of(task, seeds, lrs or learning_rates(*LR_RANGE, LR_COUNT))
-    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS)).items():
-        yield label, sweep(task, trainings, make_optimizer, progress(label))
+    optimizers = optimizers or parse_optimizers(OPTIMIZERS)
+    if compiled is None:
+        compiled = is_worth_compiling(task, trainings, len(optimizers))
+    for label, make_optimizer in optimizers.items():
+        yield label, sweep(task, trainings, make_optimizer, progress(label), compiled)
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -215,6 +221,7 @@ def make_parser() -> Parser:
     parser.add_task()
     parser.add_batch_size()
     parser.add_target()
+    parser.add_compile()
     return parser
 
 
@@ -234,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     columns |= {"good rates": ">18", f"steps to {task.target:g}": ">17", "seconds": ">7"}
     report = Report(options, table(optimizers, **columns))
     runs = report.collect(
-        compare(optimizers, task, lrs, seeds, report.progress),
+        compare(optimizers, task, lrs, seeds, report.progress, options.compile),
         lambda label, run: (label, optimizers[label].call, *table_row(run, task.target)),
     )
     for sentence in conclusions({label: Sweep(run) for label, run in runs.items()}):

@@ -69,18 +69,22 @@ def compare(
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     executor: Executor | None = None,
     progress: Callable = silent,
+    compiled: bool | None = None,
 ) -> Iterator[tuple[Cell, Result]]:
     """Train every optimizer on every task; yield (Cell, Result) of each as it is done.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, `tasks` a name to a
     Task, or to the name of one: this script's seven, and all of tasks.py, by default. With an
-    `executor`, any of concurrent.futures, its workers do the work.
+    `executor`, any of concurrent.futures, its workers do the work. `compiled` is that of
+    compare_learning_rates.compare.
     """
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
     tasks = tasks or {name: name for name in TASKS}
     lrs, seeds = tuple(lrs or learning_rates(*LR_RANGE, LR_COUNT)), tuple(seeds)
     units = {
-        Cell(name, label): Unit(tasks[name], optimizers[label], lrs, seeds)
+        Cell(name, label): Unit(
+            tasks[name], optimizers[label], lrs, seeds, compiled, n_optimizers=len(optimizers)
+        )
         for name, label in product(tasks, optimizers)
     }
     yield from results(units, executor, progress("all tasks"))
@@ -345,6 +349,7 @@ def make_parser() -> Parser:
     parser.add_lr_range(*LR_RANGE, LR_COUNT)
     parser.add_seeds(SEEDS)
     parser.add_jobs()
+    parser.add_compile()
     return parser
 
 
@@ -371,7 +376,8 @@ def main(argv: list[str] | None = None) -> int:
     with workers.open_executor(options.jobs, options.dask) as executor:
         report = Report(options, columns)
         collected = report.collect(
-            compare(optimizers, names, lrs, seeds, executor, report.progress), table_row
+            compare(optimizers, names, lrs, seeds, executor, report.progress, options.compile),
+            table_row,
         )
     order = [Cell(*words) for words in product(options.tasks, optimizers)]
     cells = {cell: collected[cell] for cell in order if cell in collected}

@@ -91,6 +91,16 @@ class Parser(argparse.ArgumentParser):
         text = "a Dask scheduler that is running: its workers do the work (needs distributed)"
         self.add_argument("--dask", type=dask_address, metavar="ADDRESS", help=text)
 
+    def add_compile(self) -> None:
+        """Add whether to compile; `parse` makes it True, False, or None for auto."""
+        self.add_argument(
+            "--compile",
+            choices=COMPILE,
+            default="auto",
+            help="compile what many nets do at each step, which needs a C++ compiler: faster, but "
+            "for the first 5 to 20 seconds; auto does where the work is worth it (default: auto)",
+        )
+
     def add_batch_size(self) -> None:
         text = "samples a step, or all there are, instead of the task's own"
         self.add_argument("--batch-size", type=positive_int, help=text)
@@ -142,6 +152,8 @@ class Parser(argparse.ArgumentParser):
             options.tasks = self._find_tasks(options)
         else:
             self._check_size(options)
+        if hasattr(options, "compile"):
+            options.compile = COMPILE[options.compile]
         if options.no_show:
             matplotlib.use("agg")
         return options
@@ -203,6 +215,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
+COMPILE = {"yes": True, "no": False, "auto": None}
 USUAL = {"samples": 1000, "seeds": 10, "lr_count": 10, "epochs": 10, "steps": 50}
 LOADED = 100  # bytes for each sample while one is served: a loader's lists
 

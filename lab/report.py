@@ -19,6 +19,8 @@ from lab.specs import Spec, describe
 
 from matplotlib.figure import Figure
 
+NOT_COMPILED = "not compiled, which would be faster"  # a remark that is made once, for all
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while something ran: with what had been done by then."""
@@ -95,14 +97,17 @@ class Report:
         A signal ends it with what is finished and what had begun; KeyboardInterrupt if that is
         nothing.
         """
-        collected = {}
+        collected, said = {}, set()
 
         def take(label, run):
             collected[label], self.has_results = run, True
             *cells, note = row(label, run)
             self.say(f"{self.layout.format(*cells)}  {note}".rstrip())
             for remark in run.remarks:
-                self.say(f"{label}: {remark}")
+                what = NOT_COMPILED if remark.startswith(NOT_COMPILED) else (label, remark)
+                if what not in said:
+                    self.say(f"{label}: {remark}")
+                said.add(what)
             if isinstance(run.error, Exception):
                 self.status = 1
 

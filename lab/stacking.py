@@ -1,11 +1,14 @@
 """Many nets trained at once, and the proof, while they train, that it is the same as each alone."""
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from itertools import groupby
 
 from lab.machine import keep_memory, threads_for
-from lab.report import Interrupted, stop_in_words
+from lab.report import NOT_COMPILED, Interrupted, stop_in_words
 from lab.specs import describe
 from lab.statistics import infinite_where_diverged
 from lab.trainings import (
@@ -18,8 +21,8 @@ from lab.trainings import (
 )
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD, Optimizer
 from torch.utils.data import TensorDataset
@@ -36,21 +39,30 @@ def train_all(
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress = without_progress,
+    compiled: bool | None = None,
 ) -> Runs:
     """Train them all: at once where that is proven to be the same, or else in turn.
 
-    `make_optimizer` takes parameters or param groups. An exception that its optimizer raises is a
-    result, the runs' `error`. Ctrl-C raises Interrupted, with the runs as they are.
+    `make_optimizer` takes parameters or param groups. `compiled` says whether to compile what a
+    stack does at each step; by default where so many trainings are worth it. An exception that the
+    optimizer raises is a result, the runs' `error`. Ctrl-C raises Interrupted, with the runs as
+    they are.
     """
     start = time.perf_counter()
+    if compiled is None:
+        compiled = is_worth_compiling(task, trainings)
     runs = reason = None
-    if len(trainings) > 1:
+    attempts = [True, False] if compiled else [False]
+    for compiled in attempts if len(trainings) > 1 else []:
         try:
-            runs = train_stack(task, trainings, make_optimizer, progress)
+            runs = train_stack(task, trainings, make_optimizer, progress, compiled)
+            break
         except Unlike as finding:
             reason = finding
         except Exception as error:  # whatever vmap or an optimizer may raise
             reason = describe(error).split(". ")[0]
+    if runs and reason:
+        runs.remarks.append(f"{NOT_COMPILED} ({reason})")
     if runs is None:
         runs = train_in_turn(task, trainings, make_optimizer, progress)
         if reason and not runs.error:
@@ -76,18 +88,18 @@ class Stack:
     rate's rows. So a step costs little more than for a single net.
     """
 
-    def __init__(self, task: Task, trainings: list[Training]):
+    def __init__(self, task: Task, trainings: list[Training], compiled: bool = False):
         # Trainings that share a seed share what it gives: one net to start from, one dataset.
         firsts = {}
         for training in trainings:
             firsts.setdefault(training.seed, training)
-        nets = [training.make_net(task) for training in firsts.values()]
+        nets = [training.first_net(task) for training in firsts.values()]
         numbers = {seed: number for number, seed in enumerate(firsts)}
         device = trainings[0].dataset.tensors[0].device
         self.seed_of = torch.tensor([numbers[t.seed] for t in trainings], device=device)
         self.data = stack_data([training.dataset for training in firsts.values()])
         self.held_out = stack_data([training.held_out for training in firsts.values()])
-        self.net = nets[0]
+        self.net, self.task = trainings[0].make_net(task), task
         starts, buffers = stack_module_state(nets)
         self.buffers = {name: buffer[self.seed_of] for name, buffer in buffers.items()}
         matrix = torch.cat([start.detach().reshape(len(nets), -1) for start in starts.values()], 1)
@@ -105,17 +117,33 @@ class Stack:
             for (lr, _), rows in zip(groups, self.rows, strict=True)
         ]
 
-        def loss_of_one(weights: dict, buffers: dict, x: Tensor, y: Tensor) -> Tensor:
-            return task.loss(functional_call(self.net, weights | buffers, (x,)), y)
-
-        self.losses_of_each = vmap(loss_of_one)
+        self.losses_of_each = vmap(partial(loss_of_one, self.net, task.loss))
+        self.is_compiled, self.remarks = compiled, []
+        self.batch_size = min(task.batch_size, self.data[0].shape[1])
+        if compiled:  # one code for any number of nets and seeds, where torch can make such a one
+            for tensor in (self.matrix, self.seed_of, *self.data, *self.buffers.values()):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
 
     def backward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Give all rows their gradients by the mini-batch of these samples (n,) of their data.
 
         Returns the losses (nets,) and the gradients (nets, parameters of a net).
         """
-        samples = samples.to(self.seed_of.device)
+        losses, grads = self.losses_and_gradients(samples.to(self.seed_of.device))
+        for rows, grad in zip(self.rows, grads.split(self.sizes), strict=True):
+            rows.grad = grad
+        return losses, grads
+
+    def losses_and_gradients(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what `backward` gives, by compiled code where there is some."""
+        if self.is_compiled and len(samples) == self.batch_size:  # not for a smaller last one
+            try:
+                return self.run_compiled(samples)
+            except Exception as error:  # no C++ compiler, no space left, a net that it cannot take
+                self.is_compiled = False
+                error = getattr(error, "inner_exception", error)  # what torch.compile wraps
+                reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+                self.remarks.append(f"{NOT_COMPILED} ({reason})")
         # index_select takes a third of the time that brackets take.
         x, y = (tensor.index_select(1, samples) for tensor in self.data)
         if len(x) < len(self.matrix):
@@ -123,9 +151,12 @@ class Stack:
         losses = self.losses_of_each(self.weights, self.buffers, x, y)
         grads = torch.autograd.grad(losses.sum(), list(self.weights.values()))
         grads = torch.cat([grad.reshape(len(self.matrix), -1) for grad in grads], 1)
-        for rows, grad in zip(self.rows, grads.split(self.sizes), strict=True):
-            rows.grad = grad
         return losses.detach(), grads
+
+    @torch.no_grad()
+    def run_compiled(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        compute = compiled_pass(self.task.make_net, self.task.loss)
+        return compute(self.matrix, self.buffers, self.data, self.seed_of, samples)
 
     def batch_of(self, k: int, samples: Tensor) -> tuple[Tensor, ...]:
         """Return the rows `samples` of the k-th net's data."""
@@ -139,16 +170,17 @@ class Stack:
     def evaluate(self, data: tuple[Tensor, Tensor]) -> Tensor:
         """Return each net's loss (nets,) over the whole of its `data` (datasets, samples, ...)."""
         size = max(1, 50_000 // data[0].shape[1])  # in parts, or many nets would fill the memory
-        losses = []
+        # Made whole: small tensors that stay, made among large ones that go, would spoil the heap.
+        losses = self.matrix.new_empty(len(self.matrix))
         self.net.eval()
         for first in range(0, len(self.matrix), size):
             part = slice(first, first + size)
             weights = {name: value[part] for name, value in self.weights.items()}
             buffers = {name: value[part] for name, value in self.buffers.items()}
             x, y = (tensor[self.seed_of[part]] for tensor in data)
-            losses.append(self.losses_of_each(weights, buffers, x, y))
+            losses[part] = self.losses_of_each(weights, buffers, x, y)
         self.net.train()
-        return torch.cat(losses)
+        return losses
 
 
 def stack_data(datasets: list[TensorDataset]) -> tuple[Tensor, Tensor]:
@@ -162,10 +194,11 @@ def train_stack(
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress,
+    compiled: bool = False,
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
     keep_memory()
-    stack = Stack(task, trainings)
+    stack = Stack(task, trainings, compiled)
     before = stack.matrix.clone()
     # The middle rate has a shadow throughout, the highest one for an epoch: there gradients grow
     # large, and so shows what treats large ones otherwise.
@@ -204,7 +237,8 @@ def train_stack(
         stacked=True,
         error=error,
         stopped=stop_in_words(error, done + 1) if error else "",
-        remarks=[MOVED_NOTHING] if torch.equal(before, stack.matrix) else [],
+        remarks=stack.remarks
+        + ([MOVED_NOTHING] if done and torch.equal(before, stack.matrix) else []),
     )
 
 
@@ -253,6 +287,85 @@ def cut_off(losses: Tensor) -> tuple[Tensor, Tensor]:
     ended = (~losses.isfinite()).cumsum(0)
     losses = losses.masked_fill((ended > 1) | ((ended == 1) & losses.isfinite()), torch.nan)
     return losses, (ended[-1:] > 0).any(0)
+
+
+def loss_of_one(
+    net: nn.Module, loss: Callable, weights: dict, buffers: dict, x: Tensor, y: Tensor
+) -> Tensor:
+    """Return the loss that the net has with these weights and buffers."""
+    return loss(functional_call(net, weights | buffers, (x,)), y)
+
+
+# ---------------------------------------------------------------- compiled
+
+# What small nets cost is many small operations, and the memory that each reads and writes. Out of
+# them all torch.compile makes a few loops in C++. So the pass of 900 of the tutorial's nets takes a
+# seventh of the time; larger nets gain less, some nothing. To compile takes 4 to 17 s, the longer
+# the deeper the net, or 2 s where torch finds on the disk what an earlier process compiled.
+#
+# So many steps of single nets, for each parameter tensor of a net, repay that. It is a count, and
+# not a clock, so that the same command always gives the same numbers.
+WORTH_COMPILING = 3_000_000
+
+
+def is_worth_compiling(task: Task, trainings: list[Training], n_optimizers: int = 1) -> bool:
+    """Tell whether compiling repays if so many optimizers train all these."""
+    steps = task.epochs * math.ceil(len(trainings[0].dataset) / task.batch_size)
+    n_tensors = len(list(task.make_net().parameters()))
+    return n_optimizers * len(trainings) * steps >= WORTH_COMPILING * n_tensors
+
+
+@cache
+def compiled_pass(make_net: Callable[[], nn.Module], loss: Callable) -> Callable:
+    """Return compiled code for the losses and gradients of a stack of such nets.
+
+    It is the same function for all stacks of a process, so that it is compiled once.
+    """
+    net = make_net()
+    shapes = {name: param.shape for name, param in net.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+    pass_of_each = vmap(grad_and_value(partial(loss_of_one, net, loss)))
+
+    def compute(
+        matrix: Tensor, buffers: dict, data: tuple[Tensor, Tensor], seed_of: Tensor, samples: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x, y = (tensor.index_select(1, samples).index_select(0, seed_of) for tensor in data)
+        weights = {
+            name: column.view(-1, *shape)
+            for (name, shape), column in zip(shapes.items(), matrix.split(sizes, 1), strict=True)
+        }
+        grads, losses = pass_of_each(weights, buffers, x, y)
+        return losses, torch.cat([grad.reshape(len(matrix), -1) for grad in grads.values()], 1)
+
+    torch._logging.set_logs(all=logging.CRITICAL)  # what goes wrong is told in one line
+    compiled = torch.compile(
+        compute,
+        fullgraph=True,
+        recompile_limit=4,  # for other numbers of nets, where one code does not do for all
+        isolate_recompiles=True,
+        options={
+            # Only shapes are looked at before each call. What else a net may go by, the proof sees.
+            "guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe,
+            # Compiling torch's headers apart, and programs that try out what the processor can do,
+            # would double the time. It repays where there is more to compile.
+            "cpp_cache_precompile_headers": False,
+            "cpp.vec_isa_ok": True,
+            # Or threads share a sum of one net, and how it is rounded depends on their number.
+            "cpp.enable_loop_tail_vec": False,
+        },
+    )
+    failures = []
+
+    def run(*tensors):
+        if failures:  # what failed once is not tried again
+            raise failures[0]
+        try:
+            return compiled(*tensors)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return run
 
 
 # ---------------------------------------------------------------- the proof

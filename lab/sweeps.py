@@ -120,18 +120,20 @@ def sweep(
     trainings: list[Training],
     make_optimizer: Callable[..., Optimizer],
     progress: Progress = without_progress,
+    compiled: bool | None = None,
 ) -> Runs:
     """Train them all, and more at higher or lower rates while the best rate is at an end.
 
-    `trainings` come rate by rate, in ascending order and evenly spaced, and so do the runs.
+    `trainings` come rate by rate, in ascending order and evenly spaced, and so do the runs. The
+    other arguments are those of `train_all`.
     """
     lrs = list(dict.fromkeys(training.lr for training in trainings))
     at_one_rate = trainings[: len(trainings) // len(lrs)]
-    runs = train_all(task, trainings, make_optimizer, progress)
+    runs = train_all(task, trainings, make_optimizer, progress, compiled)
     while not runs.error and (more := next_rates(lrs, Sweep(runs))):
         others = [replace(training, lr=lr) for lr in more for training in at_one_rate]
         try:
-            grown = train_all(task, others, make_optimizer, progress)
+            grown = train_all(task, others, make_optimizer, progress, compiled)
         except Interrupted as stop:
             raise Interrupted(ended_by(runs, stop.run)) from None
         runs = ended_by(runs, grown) if grown.error else joined(runs, grown)

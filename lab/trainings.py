@@ -48,6 +48,7 @@ class Training:
     dataset: TensorDataset
     held_out: TensorDataset
     lr: float | None = None
+    first_nets: dict[int, tuple] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def has_classes(self) -> bool:
@@ -58,6 +59,13 @@ class Training:
         """Return the net with its first weights."""
         torch.manual_seed(self.seed)
         return task.make_net().to(self.dataset.tensors[0].device)
+
+    def first_net(self, task: Task) -> nn.Module:
+        """Return such a net as is made only once, for all optimizers: it has to stay as it is."""
+        key = id(task.make_net)  # a callable need not be hashable
+        if key not in self.first_nets:
+            self.first_nets[key] = task.make_net, self.make_net(task)
+        return self.first_nets[key][1]
 
     def make_optimizer(self, make_optimizer: Callable[..., Optimizer], net: nn.Module) -> Optimizer:
         """Return the net's optimizer, with the rate of this training."""

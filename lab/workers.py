@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.specs import describe, parse_task
-from lab.stacking import train_all
+from lab.stacking import is_worth_compiling, train_all
 from lab.sweeps import Sweep, sweep
 from lab.trainings import Progress, trainings_of
 
@@ -43,6 +43,8 @@ class Unit:
     make_optimizer: Callable[..., Optimizer]
     lrs: tuple[float, ...]
     seeds: tuple[int, ...]
+    compiled: bool | None = None  # by default where it is worth it
+    n_optimizers: int = 1  # of this task: they share what is compiled
 
 
 @dataclass
@@ -75,7 +77,10 @@ def run_unit(unit: Unit) -> Result:
 def _run_unit(unit: Unit) -> Result:
     task = parse_task(unit.task) if isinstance(unit.task, str) else unit.task
     trainings = trainings_of(task, unit.seeds, unit.lrs)
-    runs = sweep(task, trainings, unit.make_optimizer)
+    compiled = unit.compiled
+    if compiled is None:
+        compiled = is_worth_compiling(task, trainings, unit.n_optimizers)
+    runs = sweep(task, trainings, unit.make_optimizer, compiled=compiled)
     result = Result(Sweep(runs).without_runs(), default_lr_of(unit.make_optimizer))
     result.seconds, result.note, result.remarks = runs.seconds, runs.note(), runs.remarks
     if runs.error:
@@ -85,7 +90,7 @@ def _run_unit(unit: Unit) -> Result:
         result.default_losses = result.sweep.held_out_losses[row]
     elif result.default_lr is not None:
         trainings = trainings_of(task, unit.seeds, [result.default_lr])
-        runs = train_all(task, trainings, unit.make_optimizer)
+        runs = train_all(task, trainings, unit.make_optimizer, compiled=compiled)
         result.default_losses = runs.held_out_losses
         result.seconds += runs.seconds
     return result

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import machine
+from lab import machine, stacking
 from lab.sweeps import Sweep
 from lab.trainings import Runs, Training
 
@@ -178,3 +178,16 @@ class Still(torch.optim.SGD):
     def step(self, closure=None):
         return closure()
 """
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """List, for each stack that is trained, whether its steps were to be compiled."""
+    seen, train_stack = [], stacking.train_stack
+
+    def look(task, trainings, make_optimizer, progress, compiled):
+        seen.append(compiled)
+        return train_stack(task, trainings, make_optimizer, progress, compiled=False)
+
+    monkeypatch.setattr(stacking, "train_stack", look)
+    return seen

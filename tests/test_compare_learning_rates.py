@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from functools import partial
 
-from lab import plotting
+from lab import plotting, stacking
 from lab.specs import parse_optimizer, parse_optimizers
 from lab.stacking import IN_TURN
 
@@ -284,3 +284,28 @@ def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, cap
 )
 def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
     assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
+
+
+# ---------------------------------------------------------------- compiled
+
+TWO_OPTIMIZERS = ["SGD", "Adam"]
+FEW = ["--no-show", "--optimizers", *TWO_OPTIMIZERS, "--seeds", "2", "--epochs", "1"]
+FEW += ["--lr-range", "1e-4", "1e-3", "--lr-count", "2"]  # so low that the grid grows
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [(["--compile", "yes"], True), (["--compile", "no"], False), ([], False)]
+)
+def test_it_is_compiled_where_that_is_asked_for(words, expected, compiled, workdir):
+    assert exit_status(script.main, [*FEW, *words]) == 0
+    assert len(compiled) > 2  # stacks: the grid has grown
+    assert set(compiled) == {expected}
+
+
+@pytest.mark.parametrize(("worth", "expected"), [(48, True), (49, False)])
+def test_by_default_the_work_of_all_optimizers_decides(worth, expected, compiled, monkeypatch):
+    monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
+    optimizers = parse_optimizers(TWO_OPTIMIZERS, sweeping=True)
+    # 2 optimizers, 2 rates, 2 seeds, 24 steps; 4 parameter tensors.
+    dict(script.compare(optimizers, SMALL, (0.01, 0.1), range(2)))
+    assert set(compiled) == {expected}

@@ -4,7 +4,7 @@ import csv
 import math
 from dataclasses import replace
 
-from lab import commands, plotting
+from lab import commands, plotting, stacking
 from lab.specs import parse_optimizer
 from lab.workers import Result
 
@@ -369,3 +369,25 @@ def test_there_is_a_job_a_core_by_default(monkeypatch):
 
 def test_what_is_made_up_here_is_what_it_says():
     assert made_up([2.0], seeds=3).held_out_losses.tolist() == [2.0] * 3
+
+
+# ---------------------------------------------------------------- compiled
+
+
+@pytest.mark.parametrize("choice", [[], ["--compile", "no"], ["--compile", "yes"]])
+def test_it_is_compiled_where_that_is_asked_for(choice, compiled, workdir, homework):
+    homework(PROBLEMS, name="problems")
+    words = ["--tasks", "problems.ONE", "--optimizers", *SPECS, "--seeds", "2", "--jobs", "1"]
+    assert exit_status(script.main, ["--no-show", *words, *choice]) == 0
+    assert set(compiled) == {choice[-1:] == ["yes"]}
+
+
+@pytest.mark.parametrize(("worth", "expected"), [(24, True), (25, False)])
+def test_by_default_the_work_of_all_optimizers_of_a_task_decides(
+    worth, expected, compiled, monkeypatch
+):
+    monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
+    optimizers = {spec: parse_optimizer(spec) for spec in SPECS}
+    # 3 optimizers, 2 rates, 2 seeds, 8 steps; 4 parameter tensors.
+    dict(script.compare(optimizers, {"one": ONE}, (0.1, 1.0), range(2)))
+    assert set(compiled) == {expected}

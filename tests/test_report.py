@@ -73,6 +73,14 @@ def test_rows_come_one_by_one_and_all_is_saved(make_report, workdir, capsys):
     assert (workdir / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_that_nothing_is_compiled_is_said_once_and_other_remarks_of_each(make_report, capsys):
+    remarks = f"{report.NOT_COMPILED} (no space)", "by the way"
+    make_report().collect([("a", Run(1, remarks=remarks)), ("b", Run(2, remarks=remarks))], row)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines[1::2] == [f"a: {remarks[0]}", "b            2"]
+    assert lines[2::2] == ["a: by the way", "b: by the way"]
+
+
 def test_a_run_that_failed_is_saved_and_the_status_is_one(make_report, workdir, capsys):
     reporter, bad = make_report(), Run(steps=100)
     with keeping(bad):

@@ -1,13 +1,15 @@
 """Many nets at once: the numbers of each alone, or else not at once."""
 
 import math
+import os
+import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lab import machine, stacking
-from lab.report import Interrupted
+from lab.report import NOT_COMPILED, Interrupted
 from lab.specs import parse_optimizer
-from lab.stacking import IN_TURN, train_all
+from lab.stacking import IN_TURN, is_worth_compiling, train_all
 from lab.trainings import MOVED_NOTHING, Training, train_in_turn, trainings_of, without_progress
 
 import pytest
@@ -17,6 +19,7 @@ from torch.nn.functional import mse_loss, smooth_l1_loss
 
 import optimizers
 import training as training_module
+from tasks import TASKS
 
 SEEDS = range(3, 7)
 
@@ -420,6 +423,16 @@ def test_an_interrupted_stack_keeps_the_steps_it_has_taken():
     assert runs.seconds > 0
 
 
+def test_a_stack_that_is_interrupted_at_once_is_not_blamed_for_moving_nothing():
+    class StopsAtOnce(torch.optim.SGD):
+        def step(self, closure=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stop:
+        train_all(SMALL, trainings(), StopsAtOnce)
+    assert stop.value.run.remarks == []
+
+
 def test_an_optimizer_that_fails_in_a_stack_is_a_result():
     class Fails(StopsAt):
         error = ZeroDivisionError
@@ -475,3 +488,163 @@ def test_the_numbers_do_not_depend_on_the_number_of_threads(n_seeds, two_threads
     assert runs[0].stacked
     assert torch.equal(runs[0].losses, runs[1].losses)
     assert torch.equal(runs[0].final_losses, runs[1].final_losses)
+
+
+def test_the_first_nets_are_made_once_for_all_optimizers():
+    made = []
+
+    @dataclass  # and so not hashable
+    class MakeNet:
+        def __call__(self):
+            made.append(SMALL.make_net())
+            return made[-1]
+
+    task, every = replace(SMALL, make_net=MakeNet()), trainings((0.01, 0.1))
+    runs = [train_all(task, every, torch.optim.SGD) for _ in range(2)]
+    assert runs[0].stacked
+    assert torch.equal(runs[0].losses, runs[1].losses)
+    first_weights = {id(net): net.state_dict() for net in made}
+    assert len(first_weights) == len(SEEDS) + 2 * 4  # a stack's own, two of the proof, one counted
+    other = replace(SMALL, make_net=Deep)  # the same trainings, of other nets
+    assert_like_alone(train_all(other, every, torch.optim.SGD), other, every, torch.optim.SGD)
+
+
+# ---------------------------------------------------------------- compiled
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Let torch.compile leave everything as it is; a list of what it was asked for."""
+    asked = []
+
+    def leave(function, **options):
+        asked.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", leave)
+    stacking.compiled_pass.cache_clear()
+    yield asked
+    stacking.compiled_pass.cache_clear()
+
+
+needs_a_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler"
+)
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_compiled_stacks_give_each_net_the_numbers_it_has_alone():
+    counted = torch._dynamo.utils.counters["stats"]
+    before = counted["unique_graphs"]
+    for spec, seeds in (("SGD(momentum=0.9)", SEEDS), ("Adam", range(9)), ("RMSprop", (3, 4))):
+        every, make_optimizer = trainings((0.01, 0.1), seeds), parse_optimizer(spec)
+        runs = train_all(SMALL, every, make_optimizer, compiled=True)
+        assert runs.stacked
+        assert runs.remarks == []
+        assert_like_alone(runs, SMALL, every, make_optimizer)
+    assert counted["unique_graphs"] == before + 1  # for all optimizers and numbers of nets
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_compiled_numbers_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch):
+    monkeypatch.setattr(machine, "WORTH_SHARING", 0)
+    task = replace(TASKS["logistic"], epochs=1)  # of two outputs: torch would share their sums
+    every = trainings_of(task, range(12), (0.01, 0.1, 1.0))
+    runs = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        runs.append(train_all(task, every, torch.optim.SGD, compiled=True))
+    assert runs[0].remarks == runs[1].remarks == []
+    assert torch.equal(runs[0].losses, runs[1].losses)
+    assert torch.equal(runs[0].final_losses, runs[1].final_losses)
+
+
+class Normed(torch.nn.Sequential):
+    """A net with buffers, which its training moves."""
+
+    def __init__(self):
+        super().__init__(
+            torch.nn.Linear(1, 5, bias=False), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 1)
+        )
+
+
+@pytest.mark.parametrize("make_net", [SMALL.make_net, Normed, Deep])
+@pytest.mark.parametrize("batch_size", [32, 50, 1000])
+def test_what_is_compiled_is_the_same_pass(make_net, batch_size, compilations):
+    task = replace(SMALL, make_net=make_net, batch_size=batch_size)
+    every = trainings((0.01, 0.1))
+    plain = train_all(task, every, torch.optim.Adam)
+    assert compilations == []
+    runs = train_all(task, every, torch.optim.Adam, compiled=True)
+    assert len(compilations) == 1
+    assert runs.stacked
+    assert runs.remarks == []
+    close = {"rtol": 2e-3, "atol": 1e-5}
+    torch.testing.assert_close(runs.losses, plain.losses, **close)
+    torch.testing.assert_close(runs.held_out_losses, plain.held_out_losses, **close)
+
+
+def test_a_smaller_last_mini_batch_is_not_compiled_for(compilations, monkeypatch):
+    served = []
+    run_compiled = stacking.Stack.run_compiled
+    monkeypatch.setattr(
+        stacking.Stack,
+        "run_compiled",
+        lambda stack, samples: served.append(len(samples)) or run_compiled(stack, samples),
+    )
+    train_all(SMALL, trainings(), torch.optim.SGD, compiled=True)  # 100 samples: 32, 32, 32, 4
+    assert served == [32] * 3 * SMALL.epochs
+
+
+def test_where_it_cannot_be_compiled_it_goes_on_and_says_so(compilations, monkeypatch):
+    tries = []
+
+    def fails(*tensors):
+        tries.append(tensors)
+        raise RuntimeError("there is no compiler\nand so on, for a page")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+    plain = train_all(SMALL, trainings(), torch.optim.Adam)
+    for _ in range(2):
+        runs = train_all(SMALL, trainings(), torch.optim.Adam, compiled=True)
+        assert runs.stacked
+        assert runs.remarks == [f"{NOT_COMPILED} (RuntimeError: there is no compiler)"]
+        assert torch.equal(runs.losses, plain.losses)
+    assert len(tries) == 1
+
+
+def test_compiled_code_that_computes_something_else_is_found_out(compilations, monkeypatch):
+    def wrong(compute, **options):
+        return lambda *tensors: tuple(1.01 * result for result in compute(*tensors))
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    runs = train_all(SMALL, trainings(), torch.optim.Adam, compiled=True)
+    assert runs.stacked
+    assert runs.remarks == [f"{NOT_COMPILED} (its loss differs)"]
+    assert torch.equal(runs.losses, train_all(SMALL, trainings(), torch.optim.Adam).losses)
+
+
+def test_an_optimizer_that_cannot_be_stacked_cannot_be_so_compiled(compilations):
+    runs = train_all(SMALL, trainings(), AcrossGroups, compiled=True)
+    assert not runs.stacked
+    assert [remark.startswith(IN_TURN) for remark in runs.remarks] == [True]
+
+
+def test_it_is_the_work_of_all_optimizers_that_decides(monkeypatch):
+    (one,) = trainings(seeds=(3,))
+    # 24 steps of a net of four parameter tensors: 4 * 3,000,000 / 24 trainings are enough.
+    assert is_worth_compiling(SMALL, [one] * 125_000, n_optimizers=4)
+    assert not is_worth_compiling(SMALL, [one] * 124_999, n_optimizers=4)
+    assert is_worth_compiling(SMALL, [one] * 500_000)
+    assert not is_worth_compiling(SMALL, [one] * 499_999)
+
+
+@pytest.mark.parametrize(("worth", "compiled"), [(47, True), (49, False)])
+def test_by_default_the_work_decides(worth, compiled, compilations, monkeypatch):
+    monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
+    train_all(SMALL, trainings() * 2, torch.optim.SGD)  # 8 nets, 24 steps, 4 parameter tensors
+    assert (len(compilations) > 0) == compiled
+    train_all(SMALL, trainings() * 2, torch.optim.SGD, compiled=False)
+    assert (len(compilations) > 0) == compiled

@@ -11,9 +11,10 @@ import time
 import types
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from lab import workers
+from lab import stacking, workers
 from lab.specs import parse_optimizer
 from lab.trainings import without_progress
 from lab.workers import Processes, Unit, default_lr_of, results, run_unit
@@ -39,6 +40,23 @@ def held_out_loss(make_optimizer, seed):
 
 
 # ---------------------------------------------------------------- a unit
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_unit_is_compiled_where_that_is_asked_for(choice, compiled):
+    run_unit(replace(UNIT, make_optimizer=parse_optimizer("Adagrad"), compiled=choice))
+    assert len(compiled) > 1  # at the default rate, too
+    assert set(compiled) == {choice}
+
+
+def test_or_where_the_work_of_all_optimizers_of_its_task_is_worth_it(compiled, monkeypatch):
+    # 2 seeds, 3 rates, 24 steps; 4 parameter tensors; 5 optimizers.
+    for worth in (180, 181):
+        monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
+        run_unit(replace(UNIT, n_optimizers=5))
+    assert set(compiled) == {True, False}
+    assert compiled[0]
+    assert not compiled[-1]
 
 
 def test_a_unit_has_the_numbers_of_plain_loops():
