@@ -1,9 +1,15 @@
 """The speed figures of the README: `python -m benchmarks.speed` in the repository's root.
 
 Each pair is timed in alternation in one run, so that a machine whose speed drifts slows both
-alike; medians and the median of the ratios pair by pair are printed.
+alike; medians and the median of the ratios pair by pair are printed. With --peer, only our sweep
+and the same in JAX (benchmarks/peer.py).
 """
 
+import argparse
+import importlib.util
+import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -81,11 +87,19 @@ def textbook_loop(net, optimizer, loader, loss_function, epochs):
     return losses
 
 
-def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> None:
-    """Train the tutorial's four from every seed, at every rate: the data and nets included."""
-    trainings = trainings_of(TASK, range(n_seeds), lrs or [None])
+def train_stacks(
+    n_seeds: int, lrs: list[float] | None = None, compiled: bool = False
+) -> list[float]:
+    """Train the tutorial's four from every seed, at every rate: the data and nets included.
+
+    Returns what a step of each took, in milliseconds.
+    """
+    trainings, steps = trainings_of(TASK, range(n_seeds), lrs or [None]), []
     for make_optimizer in parse_optimizers(OPTIMIZERS, None if lrs else LR).values():
-        assert train_all(TASK, trainings, make_optimizer).stacked or len(trainings) == 1
+        runs = train_all(TASK, trainings, make_optimizer, compiled=compiled)
+        assert runs.stacked or len(trainings) == 1
+        steps.append(1000 * runs.seconds / len(runs.losses))
+    return steps
 
 
 def compare_stacks(plain: Callable[[], object]) -> None:
@@ -157,7 +171,69 @@ def compare_load(folder: str) -> None:
         )
 
 
+STEPS = """
+import sys
+from benchmarks.speed import LR_COUNT, LR_RANGE, train_stacks
+from lab.sweeps import learning_rates
+lrs = learning_rates(*LR_RANGE, LR_COUNT)
+rounds = [train_stacks(int(sys.argv[1]), lrs, sys.argv[2] == "yes") for _ in range(2)]
+for both in zip(*rounds):
+    for step in both:
+        print(step, "ms a step")
+"""
+
+
+def compare_peer(folder: str) -> None:
+    """Print how our sweep compares with the same in JAX, a step of it and the whole process."""
+    script, figure = str(ROOT / "compare_learning_rates.py"), str(Path(folder, "figure.png"))
+    cache = Path(folder, "cache")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where torch keeps what it has compiled
+    for n_seeds in ("10", "100", "1000"):
+        theirs = partial(step_times, "-m", "benchmarks.peer", n_seeds, "--again")
+        for compiled in ("no", "yes"):
+            ours = partial(step_times, "-c", STEPS, n_seeds, compiled)
+            pairs = [(ours(), theirs()) for _ in range(1 if n_seeds == "1000" else 3)]
+            mine, others = (statistics.median(column) for column in zip(*pairs, strict=True))
+            ratio = statistics.median(a / b for a, b in pairs)
+            print(
+                f"{9 * int(n_seeds)} nets, compiled: {compiled}: {mine:.2f} ms a step, JAX "
+                f"{others:.2f} ms: ratio {ratio:.2f}",
+                flush=True,
+            )
+    sweep = process(script, "--no-show", "--output", figure, "--seeds", "1000")
+
+    def from_nothing():
+        shutil.rmtree(cache, ignore_errors=True)
+        sweep()
+
+    peer = process("-m", "benchmarks.peer", "1000")
+    plain = process(script, "--no-show", "--output", figure, "--seeds", "1000", "--compile", "no")
+    compare("36,000 trainings, nothing compiled before", from_nothing, "JAX", peer, pairs=3)
+    compare("36,000 trainings, compiled before", sweep, "JAX", peer, pairs=3)
+    compare("36,000 trainings, nothing compiled before", from_nothing, "never", plain, pairs=3)
+
+
+def step_times(*words: str) -> float:
+    """Return what a step of the second round takes, as the process tells, in milliseconds.
+
+    That is the mean over the optimizers.
+    """
+    output = subprocess.run(
+        [sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ).stdout
+    times = re.findall(r"([\d.]+) ms a step", output)
+    return statistics.mean(map(float, times[1::2]))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peer", action="store_true", help="compare with JAX instead")
+    if parser.parse_args().peer:
+        if not all(map(importlib.util.find_spec, ("jax", "optax"))):
+            parser.error("--peer needs two packages: pip install jax optax")
+        with tempfile.TemporaryDirectory() as folder:
+            compare_peer(folder)
+        return
     dataset, _ = TASK.make_data(SEED)
 
     def ours():
