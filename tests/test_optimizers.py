@@ -16,7 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 import optimizers
 from models import Net
 
-NAMES = [name for name in optimizers.__all__ if name != "UpdateRule"]
+# Muon takes matrices only, SparseAdam sparse gradients: they have their own tests.
+APART = {"UpdateRule", "Muon", "SparseAdam"}
+NAMES = [name for name in optimizers.__all__ if name not in APART]
 SPEED_SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
 
 
@@ -120,6 +122,12 @@ OPTIONS = {
         "decoupled_weight_decay": st.booleans(),
     },
     "AdamW": {"betas": betas, "eps": epsilons, "weight_decay": decays, "amsgrad": st.booleans()},
+    "Adafactor": {
+        "beta2_decay": st.sampled_from([-0.8, -0.3, 0.0]),
+        "eps": st.tuples(st.sampled_from([None, 1e-30, 1e-3]), st.sampled_from([1e-3, 0.5])),
+        "d": st.sampled_from([1.0, 3.0]),
+        "weight_decay": decays,
+    },
     "Adamax": {"betas": betas, "eps": epsilons, "weight_decay": decays},
     "NAdam": {
         "betas": betas,
@@ -173,9 +181,11 @@ def test_each_option_is_drawn_and_means_something(name):
         "momentum": 0.5, "weight_decay": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5,
         "eps": 0.1, "alpha": 0.3, "centered": True, "rho": 0.3, "betas": (0.2, 0.7),
         "amsgrad": True, "momentum_decay": 0.5, "etas": (0.3, 1.7), "step_sizes": (1e-3, 2e-3),
-        "lambd": 0.3, "lr": 0.05, "maximize": True,
+        "lambd": 0.3, "lr": 0.05, "maximize": True, "beta2_decay": -0.2, "d": 5.0,
     }  # fmt: skip
     company = {"lr": 0.01}
+    if name == "Adafactor":
+        changed["eps"] = (1.0, 1.0)
     if name == "Adam":
         company["betas"] = (0.9, 0.5)  # or the largest second moment is the last
     plain = run_steps(of_ours(name, **company))
@@ -190,7 +200,7 @@ def test_each_option_is_drawn_and_means_something(name):
         assert not torch.equal(with_momentum, other), option
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in optimizers.__all__ if name != "UpdateRule"])
 def test_names_order_and_defaults_are_torchs(name):
     def signature(cls):
         parameters = inspect.signature(cls).parameters
@@ -379,7 +389,7 @@ def test_a_gradient_zeroed_in_place_does_not_reach_the_state():
     [
         *[(name, {"lr": lr}) for name in NAMES for lr in (-1, math.nan, torch.tensor([1.0, 2.0]))],
         *[(name, {"weight_decay": -1}) for name in NAMES if "weight_decay" in OPTIONS[name]],
-        *[(name, {"eps": -1}) for name in NAMES if "eps" in OPTIONS[name]],
+        *[(name, {"eps": -1}) for name in NAMES if name != "Adafactor" and "eps" in OPTIONS[name]],
         *[(name, {"betas": (1, 0.9)}) for name in NAMES if "betas" in OPTIONS[name]],
         *[(name, {"betas": (0.9, -0.1)}) for name in NAMES if "betas" in OPTIONS[name]],
         ("SGD", {"momentum": -1}),
@@ -390,12 +400,24 @@ def test_a_gradient_zeroed_in_place_does_not_reach_the_state():
         ("RMSprop", {"alpha": -1}),
         ("RMSprop", {"momentum": -1}),
         ("Adadelta", {"rho": 1.5}),
+        ("Adafactor", {"beta2_decay": 0.1}),
+        ("Adafactor", {"d": 0.9}),
+        ("Adafactor", {"eps": (-1.0, 1e-3)}),
+        ("Adafactor", {"eps": (None, -1.0)}),
+        ("Muon", {"lr": -1}),
+        ("Muon", {"momentum": -1}),
+        ("Muon", {"weight_decay": -1}),
+        ("Muon", {"adjust_lr_fn": "mine"}),
+        ("SparseAdam", {"lr": 0}),
+        ("SparseAdam", {"lr": -1}),
+        ("SparseAdam", {"eps": 0}),
+        ("SparseAdam", {"betas": (0.9, 1.0)}),
         ("NAdam", {"momentum_decay": -1}),
         ("Rprop", {"etas": (1.2, 0.5)}),
     ],
 )
 def test_values_out_of_range_are_named_and_refused_as_by_torch(name, options):
-    params = [torch.nn.Parameter(torch.ones(1))]
+    params = [torch.nn.Parameter(torch.ones(1, 1))]
     (key, value), *_ = options.items()
     with pytest.raises(ValueError, match="Nesterov" if key == "nesterov" else f"Invalid {key}"):
         getattr(optimizers, name)(params, **options)
@@ -414,6 +436,165 @@ def test_gradients_that_no_formula_here_covers_are_refused(kind):
         param.grad = torch.ones(2, dtype=torch.complex128)
     with pytest.raises(RuntimeError, match="Adam takes dense, real gradients only"):
         optimizers.Adam([param]).step()
+
+
+# ---------------------------------------------------------------- sparse gradients
+
+
+def embedding_path(make_optimizer, words, steps=26):
+    """Return an embedding after each step; `words` gives the rows that a step touches."""
+    torch.manual_seed(5)
+    embed = torch.nn.Embedding(12, 3, sparse=True)
+    optimizer, path = make_optimizer(embed.parameters()), []
+    for step in range(steps):
+        optimizer.zero_grad()
+        ((embed(words(step)) - 1) ** 4).sum().backward()
+        optimizer.step()
+        path.append(embed.weight.detach().clone())
+    return torch.stack(path)
+
+
+def some_words(step):
+    """Return words, some of them twice, of which the last two never come."""
+    return torch.randint(10, (6,), generator=torch.Generator().manual_seed(step))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    options=st.fixed_dictionaries(
+        {}, optional={"lr": rates, "betas": betas, "eps": epsilons, "maximize": st.booleans()}
+    )
+)
+def test_sparse_adam_is_that_of_torch(options):
+    if options.get("maximize"):
+        options["lr"] = 1e-3
+    ours = embedding_path(of_ours("SparseAdam", **options), some_words)
+    expected = embedding_path(lambda p: torch.optim.SparseAdam(p, **options), some_words)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_sparse_adam_moves_only_the_rows_it_is_told_of():
+    path = embedding_path(of_ours("SparseAdam", lr=0.1), some_words)
+    for step in range(1, len(path)):
+        moved = (path[step] != path[step - 1]).any(1).nonzero().flatten().tolist()
+        assert moved == sorted(set(some_words(step).tolist()))
+
+
+def test_with_every_row_touched_it_is_adam():
+    def all_words(step):
+        return torch.arange(12)
+
+    sparse = embedding_path(of_ours("SparseAdam", lr=0.1, eps=1e-30), all_words)
+
+    def dense(params):
+        (weight,) = params
+        adam = optimizers.Adam([weight], lr=0.1, eps=1e-30)
+        adam.register_step_pre_hook(
+            lambda *_: setattr(weight, "grad", weight.grad.to_dense())  # to what Adam takes
+        )
+        return adam
+
+    torch.testing.assert_close(sparse, embedding_path(dense, all_words), rtol=1e-6, atol=1e-9)
+
+
+def test_sparse_adam_takes_an_empty_gradient_and_resumes():
+    def few_words(step):
+        return some_words(step)[: 0 if step % 3 == 0 else 6]
+
+    expected = embedding_path(lambda p: torch.optim.SparseAdam(p, lr=0.1), few_words)
+    ours = embedding_path(of_ours("SparseAdam", lr=0.1), few_words)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+    def resumed(params):
+        optimizer = optimizers.SparseAdam(params, lr=0.1)
+
+        def through_a_file(*_):
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            file.seek(0)
+            optimizer.load_state_dict(torch.load(file, weights_only=True))
+
+        optimizer.register_step_pre_hook(through_a_file)
+        return optimizer
+
+    assert torch.equal(embedding_path(resumed, few_words), ours)
+
+
+def test_sparse_adam_refuses_what_torchs_refuses():
+    param = torch.nn.Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    with pytest.raises(RuntimeError, match="SparseAdam takes sparse, real gradients only"):
+        optimizers.SparseAdam([param]).step()
+    for wrong in (torch.ones(2).to_sparse(), torch.ones(2, dtype=torch.complex128)):
+        for module in (torch.optim, optimizers):
+            with pytest.raises(ValueError, match="SparseAdam"):
+                module.SparseAdam([torch.nn.Parameter(wrong)])
+
+
+# ---------------------------------------------------------------- matrices
+
+
+def matrix_path(make_optimizer, shape, steps=25):
+    """Return a matrix after each step towards the identity, by gradients that are noisy."""
+    generator = torch.Generator().manual_seed(6)
+    matrix = torch.nn.Parameter(torch.randn(shape, generator=generator))
+    optimizer, path = make_optimizer([matrix]), []
+    for _ in range(steps):
+        matrix.grad = (
+            matrix.detach() - torch.eye(*shape) + 0.1 * torch.randn(shape, generator=generator)
+        )
+        optimizer.step()
+        path.append(matrix.detach().clone())
+    return torch.stack(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4), (1, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"nesterov": False},
+        {"momentum": 0.5},
+        {"weight_decay": 0.9},
+        {"adjust_lr_fn": "original"},
+        {"adjust_lr_fn": "match_rms_adamw"},
+        {"ns_steps": 2},
+        {"ns_coefficients": (2.0, -1.5, 0.5)},
+        {"eps": 10.0},
+    ],
+)
+def test_muon_is_that_of_torch_to_bfloat16(shape, options):
+    options = {"lr": 0.1} | options
+    ours = matrix_path(of_ours("Muon", **options), shape)
+    expected = matrix_path(lambda params: torch.optim.Muon(params, **options), shape)
+    torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2)
+    assert (ours - expected).norm() < 1e-2 * (expected - expected[0]).norm()
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (25, 25)])
+def test_an_orthogonalized_matrix_has_its_own_directions_at_about_one_length(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    muons = (3.4445, -4.7750, 2.0315)
+    result = optimizers.orthogonalized(matrix, muons, steps=5, eps=1e-7)
+    assert result.dtype == matrix.dtype
+    lengths = (u.T @ result @ vt.T).diagonal()
+    assert 0.5 < lengths.min() < lengths.max() < 1.5
+    # Coefficients that converge give U·Vᵀ itself, to bfloat16.
+    result = optimizers.orthogonalized(matrix, (2.0, -1.5, 0.5), steps=40, eps=1e-7)
+    torch.testing.assert_close(result, u @ vt, rtol=0.03, atol=0.03)
+
+
+def test_muon_refuses_what_torchs_refuses():
+    vector = torch.nn.Parameter(torch.ones(3))
+    for module in (torch.optim, optimizers):
+        with pytest.raises(ValueError, match="Muon"):
+            module.Muon([vector])
+        matrix = torch.nn.Parameter(torch.ones(2, 2))
+        matrix.grad = torch.ones(2, 2)
+        for wrong in ({"ns_steps": 100}, {"ns_coefficients": (1.0, 2.0)}):
+            with pytest.raises(ValueError, match=r"100|three|3 values"):
+                module.Muon([matrix], **wrong).step()
 
 
 # ---------------------------------------------------------------- facts about the formulas
