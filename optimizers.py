@@ -827,7 +827,7 @@ def orthogonalized(
         X ← a·X + (b·A + c·A²)·X    for A = X·Xᵀ
 
     Each step moves every singular value x of X to a·x + b·x³ + c·x⁵. Muon's coefficients lift small
-    ones fast, and bring all to between 0.7 and 1.2: near enough to 1. ValueError if there are not
+    ones fast, and bring all from 0.003 on to between 0.7 and 1.2. ValueError if there are not
     three of them, or 100 steps and more.
     """
     if len(coefficients) != 3 or steps >= 100:
