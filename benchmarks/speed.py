@@ -210,7 +210,9 @@ def compare_peer(folder: str) -> None:
     plain = process(script, "--no-show", "--output", figure, "--seeds", "1000", "--compile", "no")
     compare("36,000 trainings, nothing compiled before", from_nothing, "JAX", peer, pairs=3)
     compare("36,000 trainings, compiled before", sweep, "JAX", peer, pairs=3)
-    compare("36,000 trainings, nothing compiled before", from_nothing, "never", plain, pairs=3)
+    compare(
+        "36,000 trainings, nothing compiled before", from_nothing, "--compile no", plain, pairs=3
+    )
 
 
 def step_times(*words: str) -> float:
