@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-EPOCHS, BATCH_SIZE, SAMPLES, HELD_OUT, HIDDEN = 12, 32, 1000, 200, 20
+EPOCHS, BATCH_SIZE, SAMPLES, HELD_OUT, HIDDEN = 12, 32, 1000, 1000, 20
 LRS = jnp.logspace(-4, 0, 9)
 OPTIMIZERS = {
     "SGD": optax.sgd,
