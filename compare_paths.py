@@ -377,7 +377,7 @@ def make_parser() -> Parser:
         default=SURFACE,
         help=f"{', '.join(SURFACES)}, or all: a gallery (default: {SURFACE})",
     )
-    parser.add_optimizers(OPTIMIZERS, "SGD, Momentum, Adagrad, RMSprop and Adam of optimizers.py")
+    parser.add_optimizers(OPTIMIZERS, "SGD, Momentum, Adagrad, RMSprop and Adam of optimizers/")
     parser.add_argument(
         "--start",
         type=finite_float,

@@ -133,14 +133,13 @@ def closure(optim):
     """step(closure): for an optimizer that needs the loss at more than one place
 
     The closure clears the gradients, computes the loss, calls backward() and returns the loss.
-    SGD calls it once a step. LBFGS tries several points before it moves (it is torch's in either
-    case; this repository writes out the methods of the lesson).
+    SGD calls it once a step. LBFGS moves several times, and tries several points each time.
     """
     x, y = dataset.tensors
     result = {}
     makers = {
         "SGD": lambda params: optim.SGD(params, lr=LR),
-        "LBFGS": lambda params: torch.optim.LBFGS(params, line_search_fn="strong_wolfe"),
+        "LBFGS": lambda params: optim.LBFGS(params, line_search_fn="strong_wolfe"),
     }
     for name, make_optimizer in makers.items():
         net, calls = new_net(), 0

@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
 import optimizers
 from models import Net
+from optimizers import lbfgs, matrices
 
-# Muon takes matrices only, SparseAdam sparse gradients: they have their own tests.
-APART = {"UpdateRule", "Muon", "SparseAdam"}
+# Muon takes matrices only, SparseAdam sparse gradients, LBFGS one group: they have their own tests.
+APART = {"UpdateRule", "Muon", "SparseAdam", "LBFGS"}
 NAMES = [name for name in optimizers.__all__ if name not in APART]
 SPEED_SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
 
@@ -310,21 +312,30 @@ class Trial:
         x = torch.randn(6, 2, generator=torch.Generator().manual_seed(step), dtype=self.dtype)
         return (self.net(x) - x.sum(1, keepdim=True).sin()).square().mean()
 
+    def closure(self, step):
+        self.optimizer.zero_grad()
+        loss = self.loss(step)
+        loss.backward()
+        return loss
+
     def run(self, first, last):
         for step in range(first, last):
-            self.optimizer.zero_grad()
-            self.loss(step).backward()
-            self.optimizer.step()
+            if isinstance(self.optimizer, optimizers.LBFGS):
+                self.optimizer.step(partial(self.closure, step))
+            else:
+                self.closure(step)
+                self.optimizer.step()
         return torch.nn.utils.parameters_to_vector(self.net.parameters()).detach().clone()
 
 
 EXTRAS = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}}
 EXTRAS |= {"Adam": {"amsgrad": True}, "ASGD": {"t0": 3}}
+EXTRAS |= {"LBFGS": {"line_search_fn": "strong_wolfe", "max_iter": 3}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "LBFGS"])
 def test_training_resumed_from_a_file_goes_on_bit_for_bit(name, default, dtype):
     torch.set_default_dtype(default)
     options = EXTRAS.get(name, {})
@@ -341,7 +352,7 @@ def test_training_resumed_from_a_file_goes_on_bit_for_bit(name, default, dtype):
     assert torch.equal(resumed.run(9, 20), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "LBFGS"])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_deepcopy_and_pickle(name, duplicate):
     trial = Trial(name, torch.float64, **EXTRAS.get(name, {}))
@@ -354,14 +365,8 @@ def test_deepcopy_and_pickle(name, duplicate):
 def test_step_with_a_closure(name):
     plain, closed = Trial(name, torch.float64), Trial(name, torch.float64)
 
-    def closure():
-        closed.optimizer.zero_grad()
-        loss = closed.loss(0)
-        loss.backward()
-        return loss
-
     expected = plain.loss(0).item()
-    assert closed.optimizer.step(closure).item() == expected
+    assert closed.optimizer.step(partial(closed.closure, 0)).item() == expected
     assert torch.equal(plain.run(0, 1), closed.run(0, 0))
     assert plain.optimizer.step() is None
 
@@ -412,6 +417,9 @@ def test_a_gradient_zeroed_in_place_does_not_reach_the_state():
         ("SparseAdam", {"lr": -1}),
         ("SparseAdam", {"eps": 0}),
         ("SparseAdam", {"betas": (0.9, 1.0)}),
+        ("LBFGS", {"lr": -1}),
+        ("LBFGS", {"lr": math.nan}),
+        ("LBFGS", {"lr": torch.tensor([1.0, 2.0])}),
         ("NAdam", {"momentum_decay": -1}),
         ("Rprop", {"etas": (1.2, 0.5)}),
     ],
@@ -576,12 +584,12 @@ def test_an_orthogonalized_matrix_has_its_own_directions_at_about_one_length(sha
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(7))
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     muons = (3.4445, -4.7750, 2.0315)
-    result = optimizers.orthogonalized(matrix, muons, steps=5, eps=1e-7)
+    result = matrices.orthogonalized(matrix, muons, steps=5, eps=1e-7)
     assert result.dtype == matrix.dtype
     lengths = (u.T @ result @ vt.T).diagonal()
     assert 0.5 < lengths.min() < lengths.max() < 1.5
     # Coefficients that converge give U·Vᵀ itself, to bfloat16.
-    result = optimizers.orthogonalized(matrix, (2.0, -1.5, 0.5), steps=40, eps=1e-7)
+    result = matrices.orthogonalized(matrix, (2.0, -1.5, 0.5), steps=40, eps=1e-7)
     torch.testing.assert_close(result, u @ vt, rtol=0.03, atol=0.03)
 
 
@@ -595,6 +603,213 @@ def test_muon_refuses_what_torchs_refuses():
         for wrong in ({"ns_steps": 100}, {"ns_coefficients": (1.0, 2.0)}):
             with pytest.raises(ValueError, match=r"100|three|3 values"):
                 module.Muon([matrix], **wrong).step()
+
+
+# ---------------------------------------------------------------- LBFGS
+
+
+def lbfgs_path(optimizer_class, seed=0, steps=25, new_batches=False, **options):
+    """Return parameters and losses after each step, and how often the closure was called."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    net = Net(2, 4, 1)
+    scalar, unused = (torch.nn.Parameter(torch.tensor(x)) for x in (0.7, 1.0))
+    params = [*net.parameters(), scalar, unused]
+    optimizer = optimizer_class(params, **options)
+    path, calls = [], 0
+
+    def closure():
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = (net(x) - x.prod(1, keepdim=True)).square().mean() + 3 * (scalar - 2) ** 4
+        loss.backward()
+        return loss
+
+    x = torch.randn(16, 2, generator=generator)
+    for _ in range(steps):
+        if new_batches:
+            x = torch.randn(16, 2, generator=generator)
+        loss = optimizer.step(closure)
+        path.append(torch.cat([param.detach().flatten() for param in [*params, loss]]))
+    return torch.stack(path), calls
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    new_batches=st.booleans(),
+    seed=st.integers(0, 99),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "lr": st.floats(0.01, 1.5) | st.builds(torch.tensor, st.floats(0.01, 1.5)),
+            "max_iter": st.integers(0, 20),
+            "max_eval": st.integers(1, 25),
+            "tolerance_grad": st.sampled_from([1e-7, 1e-2, 1.0]),
+            "tolerance_change": st.sampled_from([1e-9, 1e-3, 0.1]),
+            "history_size": st.integers(1, 6),
+            "line_search_fn": st.sampled_from([None, "strong_wolfe"]),
+        },
+    ),
+)
+def test_lbfgs_is_that_of_torch(new_batches, seed, options):
+    ours, theirs = (
+        lbfgs_path(optimizer_class, seed, 8, new_batches, **options)
+        for optimizer_class in (optimizers.LBFGS, torch.optim.LBFGS)
+    )
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-8, atol=1e-10, equal_nan=True)
+    assert ours[1] == theirs[1]
+
+
+def minimum_of_a_quadratic(optimizer, curvature, start):
+    """Minimize ½·θᵀ·curvature·θ; return the distance from 0 after each step."""
+    (theta,) = optimizer.param_groups[0]["params"]
+    theta.data = start.clone()
+    distances = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = 0.5 * theta @ curvature @ theta
+        loss.backward()
+        return loss
+
+    for _ in range(12):
+        optimizer.step(closure)
+        distances.append(theta.norm().item())
+    return distances
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lbfgs_needs_few_steps_where_descent_needs_hundreds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    basis, _ = torch.linalg.qr(torch.randn(4, 4, generator=generator))
+    curvature = basis @ torch.diag(torch.tensor([1.0, 10, 30, 100])) @ basis.T
+    start = torch.randn(4, generator=generator)
+    theta = torch.nn.Parameter(torch.zeros(4))
+    lbfgs = optimizers.LBFGS([theta], max_iter=2, max_eval=9, line_search_fn="strong_wolfe")
+    assert minimum_of_a_quadratic(lbfgs, curvature, start)[-1] < 1e-5 * start.norm()
+    descent = optimizers.SGD([theta], lr=0.018)  # near the highest that does not diverge
+    assert minimum_of_a_quadratic(descent, curvature, start)[-1] > 0.02 * start.norm()
+
+
+def test_the_history_is_an_inverse_hessian():
+    """It maps each change of the gradient to its step: for the newest pair in any case."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(5, 5, generator=generator)
+    hessian = root @ root.T + torch.eye(5)
+    history = []
+    for _ in range(3):
+        s = torch.randn(5, generator=generator)
+        history.append((s, hessian @ s, 1 / (s @ hessian @ s)))
+    s, y, _ = history[-1]
+    torch.testing.assert_close(lbfgs.inverse_hessian_times(y, history), s)
+    grad = torch.randn(5, generator=generator)
+    assert torch.equal(lbfgs.inverse_hessian_times(grad, []), grad)
+
+    # The same from the textbook's matrices: H ← V'·H·V + rho·s·s', for V = I - rho·y·s'.
+    inverse = torch.eye(5) * (s @ y) / (y @ y)
+    for s, y, rho in history:
+        v = torch.eye(5) - rho * torch.outer(y, s)
+        inverse = v.T @ inverse @ v + rho * torch.outer(s, s)
+    torch.testing.assert_close(lbfgs.inverse_hessian_times(grad, history), inverse @ grad)
+
+
+@pytest.mark.parametrize("first", [1e-3, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda t: (t - 3) ** 2,
+        lambda t: (t - 3) ** 4 + 0.1 * t,
+        lambda t: -t / (t**2 + 2),  # Moré and Thuente, ACM TOMS 20, 1994
+        lambda t: (t + 0.004) ** 5 - 2 * (t + 0.004) ** 4,  # likewise
+    ],
+)
+def test_the_line_search_ends_where_both_of_wolfes_conditions_hold(loss, first):
+    def at(t):
+        t = torch.as_tensor(t, dtype=torch.float64).detach().requires_grad_()
+        value = loss(t)
+        (slope,) = torch.autograd.grad(value, t)
+        return lbfgs.Point(t.detach(), value.item(), slope.reshape(1), slope)
+
+    start = at(0.0)
+    end = lbfgs.strong_wolfe(at, start, first, most=50, smallest=1e-12)
+    assert end.loss <= start.loss + 1e-4 * end.t * start.slope
+    assert abs(end.slope) <= 0.9 * abs(start.slope)
+    assert end.t > 0
+
+
+@given(st.floats(0.1, 3), st.floats(-2, 2), st.floats(0.2, 4), st.floats(0.2, 4))
+def test_a_cubics_minimum_is_found(a, middle, before, after):
+    """Of a·x³ - 3a·x + c, moved to `middle`: it lies at middle + 1."""
+
+    def point(t):
+        x = torch.tensor(t - middle)
+        return lbfgs.Point(t, (a * x**3 - 3 * a * x).item(), None, 3 * a * x**2 - 3 * a)
+
+    one, other, wide = point(middle + 1 - before), point(middle + 1 + after), (-99.0, 99.0)
+    for pair in ((one, other), (other, one)):
+        assert lbfgs.lowest_of_cubic(*pair, wide).item() == pytest.approx(middle + 1, abs=1e-5)
+        narrow = middle + 1.5, middle + 2
+        assert float(lbfgs.lowest_of_cubic(*pair, narrow)) == narrow[0]
+
+
+def test_lbfgs_refuses_what_torchs_refuses():
+    one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    for optimizer_class in (optimizers.LBFGS, torch.optim.LBFGS):
+        with pytest.raises(ValueError, match="group"):
+            optimizer_class([{"params": [one]}, {"params": [other]}])
+        with pytest.raises(TypeError):
+            optimizer_class([one]).step()
+    with pytest.raises(ValueError, match="one param group"):  # torch's says so at the next step
+        optimizers.LBFGS([one]).add_param_group({"params": [other]})
+    with pytest.raises(ValueError, match="Invalid line_search_fn value: wolfe"):  # likewise
+        optimizers.LBFGS([one], line_search_fn="wolfe")
+
+
+def test_lbfgs_moves_parameters_in_place_and_takes_sparse_gradients():
+    whole = torch.ones(4)
+    views = [part.requires_grad_() for part in whole.split(2)]
+    optimizer = optimizers.LBFGS(views)
+
+    def closure():
+        views[0].grad = torch.tensor([0.0, 3.0]).to_sparse()
+        return torch.tensor(1.0)
+
+    optimizer.step(closure)
+    assert whole[1] < 1
+    assert whole[[0, 2, 3]].tolist() == [1, 1, 1]
+
+
+# ---------------------------------------------------------------- PyTorch's own list
+
+
+def test_every_configuration_of_pytorchs_optimizer_database():
+    from torch.testing._internal.common_optimizers import optim_db  # slow to import
+
+    assert {info.optim_cls.__name__ for info in optim_db} == set(optimizers.__all__) - {
+        "UpdateRule"
+    }
+    count = 0
+    for info in optim_db:
+        name = info.optim_cls.__name__
+        for given_options in info.optim_inputs_func(device="cpu"):
+            options = given_options.kwargs
+            ours, theirs = getattr(optimizers, name), info.optim_cls
+            path = {
+                "LBFGS": lambda make: lbfgs_path(make)[0],
+                "SparseAdam": lambda make: embedding_path(make, some_words),
+                "Muon": lambda make: matrix_path(make, (3, 7)),
+            }.get(name, run_steps)
+            tolerance = {"Muon": 2e-2}.get(name, 1e-8)
+            torch.testing.assert_close(
+                path(partial(ours, **options)),
+                path(partial(theirs, **options)),
+                rtol=tolerance,
+                atol=tolerance * 1e-2,
+                msg=lambda text, name=name, options=options: f"{name} {options}: {text}",
+            )
+            count += 1
+    assert count == 91
 
 
 # ---------------------------------------------------------------- facts about the formulas

@@ -1,0 +1,109 @@
+"""Gradient descent: plain, with momentum, with an average of its path."""
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from optimizers.update_rule import UpdateRule
+
+
+class SGD(UpdateRule):
+    """Stochastic gradient descent, with momentum and Nesterov's momentum if asked for.
+
+        plain       θ ← θ - lr·g
+        momentum    v ← momentum·v + (1 - dampening)·g,    θ ← θ - lr·v
+        Nesterov    v as above,                            θ ← θ - lr·(g + momentum·v)
+
+    The velocity v starts as the first gradient. Momentum answers plain descent's zigzag across a
+    narrow valley: steps that alternate cancel and steps that agree add up, to 1/(1 - momentum)
+    times their length. Nesterov's looks ahead along the velocity and so brakes earlier.
+
+    Robbins and Monro, "A Stochastic Approximation Method", 1951; Polyak, "Some methods of speeding
+    up the convergence of iteration methods", 1964; Nesterov, 1983, in the form of Sutskever et
+    al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                f"Nesterov momentum needs momentum above 0 and dampening 0, "
+                f"not {momentum} and {dampening}"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+            },
+        )
+
+    def update(self, param, grad, state, group):
+        momentum = group["momentum"]
+        direction = grad
+        if momentum != 0:
+            if "velocity" in state:
+                velocity = momentum * state["velocity"] + (1 - group["dampening"]) * grad
+            else:
+                velocity = grad.clone()
+            state["velocity"] = velocity
+            direction = grad + momentum * velocity if group["nesterov"] else velocity
+        param -= group["lr"] * direction
+
+
+class ASGD(UpdateRule):
+    """Gradient descent whose answer is the average of its path, kept in state["average"].
+
+        θ ← (1 - lambd·η)·θ - η·g
+        a ← a + (θ - a) / max(1, t - 1 - t0)        a follows θ until step t0
+        η ← lr / (1 + lambd·lr·t)^alpha             η starts at lr
+
+    It answers the noise that mini-batches leave in the last iterate, which the average evens out.
+
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control
+    and Optimization 30, 1992.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lambd": lambd,
+                "alpha": alpha,
+                "t0": t0,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )
+
+    def update(self, param, grad, state, group):
+        lr, lambd, step = group["lr"], group["lambd"], state["step"]
+        eta = state.get("eta", lr)
+        param *= 1 - lambd * eta
+        param -= eta * grad
+        average = state.get("average", param)
+        state["average"] = average + (param - average) / max(1, step - 1 - group["t0"])
+        state["eta"] = float(lr / (1 + lambd * lr * step) ** group["alpha"])
