@@ -109,7 +109,7 @@ def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
 def gradient(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of the loss by all parameters, as one vector."""
     grads = torch.autograd.grad(task.loss(net(x), y), list(net.parameters()))
-    return nn.utils.parameters_to_vector(grads)
+    return torch.cat([grad.to_dense().flatten() for grad in grads])
 
 
 def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_size: int) -> float:

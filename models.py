@@ -35,12 +35,13 @@ def dense_net(*sizes: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequenti
 class SumOfWords(nn.Module):
     """The value of a text: a number for each word, and their sum, divided by √length.
 
-    Maps numbers of words (batch, length) to (batch, 1).
+    Maps numbers of words (batch, length) to (batch, 1). A `sparse` gradient holds only the rows of
+    words that came up.
     """
 
-    def __init__(self, n_words: int = 500):
+    def __init__(self, n_words: int = 500, sparse: bool = False):
         super().__init__()
-        self.values = nn.Embedding(n_words, 1)
+        self.values = nn.Embedding(n_words, 1, sparse=sparse)
         nn.init.zeros_(self.values.weight)  # what is not known yet counts for nothing
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Problems to learn: data, net and loss, an entry each. Add one, and every script knows it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -148,3 +148,12 @@ TASKS = {
         "probabilistic language model, JMLR 3, 2003",
     ),
 }
+
+# The same data and first weights as rare_words, with gradients that hold only the rows which a
+# mini-batch touches. SparseAdam takes no others, and most optimizers none of these. So it is not
+# among all tasks, but by itself: --task tasks.sparse_words.
+sparse_words = replace(
+    TASKS["rare_words"],
+    make_net=partial(SumOfWords, sparse=True),
+    lesson="SparseAdam lets a row rest that no word of the mini-batch asks for; Adam moves it on.",
+)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lab.specs import parse_optimizer
@@ -16,7 +17,8 @@ from torch.nn.functional import cross_entropy
 
 import compare_optimizers
 from data import make_loader
-from tasks import TASKS
+from tasks import TASKS, sparse_words
+from training import train
 
 OTHERS = [name for name in TASKS if name != "parabola"]  # that one is tested as the tutorial's
 
@@ -208,6 +210,37 @@ def test_a_convex_problem_ends_in_a_tie(best_of):
 def test_rare_words_need_long_steps(best_of):
     losses = held_out(best_of("rare_words"))
     assert losses["SGD"] > 5 * losses["Momentum"] > 25 * losses["Adagrad"]
+
+
+def test_sparse_words_are_rare_words_by_sparse_gradients():
+    assert sparse_words.make_net().values.sparse
+    (training,) = trainings_of(sparse_words, [0])
+    losses = {}
+    for task in (sparse_words, TASKS["rare_words"]):
+        sgd = partial(torch.optim.SGD, lr=0.3)
+        losses[task] = train_all(short(task), [training], sgd).history(0)
+    one, other = losses.values()
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_sparse_adam_lets_a_row_rest_that_adam_moves_on():
+    (training,) = trainings_of(sparse_words, [0])
+    rows, moved = training.dataset.tensors[0], {}
+    for task, name in ((sparse_words, "SparseAdam"), (TASKS["rare_words"], "Adam")):
+        task, paths = replace(task, epochs=1), []
+        net = training.make_net(task)
+        optimizer = parse_optimizer(f"optimizers.{name}(lr=0.1)")(net.parameters())
+        for _ in train(net, optimizer, make_loader(training.dataset, 32), task.loss, epochs=1):
+            paths.append(net.values.weight.detach().clone())
+        moved[name] = (torch.stack(paths).diff(dim=0) != 0).squeeze(-1)  # (steps, rows)
+    touched = torch.zeros_like(moved["Adam"])
+    for step, (x, _) in enumerate(make_loader(training.dataset, 32)):
+        if step:
+            touched[step - 1, x.flatten()] = True
+    assert len(rows.unique()) < 500  # some words never come: nobody moves them
+    assert torch.equal(moved["SparseAdam"], touched)
+    assert (moved["Adam"] & ~touched).sum() > 10_000
+    assert not (touched & ~moved["Adam"]).any()
 
 
 def test_on_a_mountain_the_adaptive_ones_tie_ahead_of_sgd(best_of):
