@@ -13,6 +13,7 @@ from functools import partial
 from lab import plotting
 from lab.commands import Parser, positive_int
 from lab.report import Report, keeping, run_main
+from lab.schedules import Schedule, schedulers_of
 from lab.specs import parse_optimizer, try_optimizers
 from lab.trainings import Training, silent, take_a_step, trainings_of
 
@@ -49,6 +50,7 @@ class Run:
     held_out_losses: list[float] = field(default_factory=list)  # likewise; the start comes first
     seconds: list[float] = field(default_factory=lambda: [0.0])  # of training until then
     steps: int = 0  # taken so far
+    rates: list[list[float]] = field(default_factory=list)  # of a schedule: at each step, a group's
     diverged_at: int | None = None  # the step, counted from 1, whose loss was not finite
     error: BaseException | None = None  # what ended it early
     stopped: str = ""  # where that was, and why
@@ -71,11 +73,12 @@ def compare(
         net = training.make_net(task)
         optimizer = make_optimizer(net.parameters())
         loader = make_loader(training.dataset, batch_size)
-        run = Run(len(loader), noise)
+        schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
+        run = Run(len(loader), noise, rates=schedule.rates)
         with keeping(run):
             evaluate_both(run, task, net, training)
             for _ in progress(batch_size)(range(task.epochs), task.epochs):
-                train_epoch(run, task, net, optimizer, loader)
+                train_epoch(run, task, net, optimizer, schedule, loader)
                 evaluate_both(run, task, net, training)
                 if run.diverged_at or not math.isfinite(run.losses[-1]):
                     run.diverged_at = run.diverged_at or run.steps + 1
@@ -84,12 +87,18 @@ def compare(
 
 
 def train_epoch(
-    run: Run, task: Task, net: nn.Module, optimizer: Optimizer, loader: Iterable
+    run: Run,
+    task: Task,
+    net: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    loader: Iterable,
 ) -> None:
     """Train for an epoch; keep count of its steps and seconds."""
     start = time.perf_counter()
     for loss in train(net, optimizer, loader, task.loss, epochs=1):
         run.steps += 1
+        schedule.step(loss)
         if not math.isfinite(loss):
             run.diverged_at = run.steps
     run.seconds.append(run.seconds[-1] + time.perf_counter() - start)
@@ -153,6 +162,11 @@ def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = 1000
         plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
         axes.set(xlabel=xlabel, ylabel="Loss on the training set")
         axes.set(ylim=(0.8 * min(finite), 2 * first))
+    named = {name_of(batch_size, n_samples): run for batch_size, run in runs.items()}
+    if any(run.rates for run in named.values()):
+        rates = {name: [lr for lr, *_ in run.rates] for name, run in named.items()}
+        lengths = {name: 1 / run.updates_per_epoch for name, run in named.items()}
+        plotting.draw_rates(panels[0], rates, colors, lengths=lengths)
     plotting.legend(figure, panels[0].lines)
     return figure
 

@@ -178,6 +178,9 @@ def draw_histories(axes: Axes, sweeps: dict[str, Sweep]) -> None:
         plotting.median_band(axes, steps, bands, name, colors[label], linewidth=1)
     plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
     axes.set(xlabel="Steps", ylabel="Mini-batch loss at the best rate")
+    if any(result.runs.rates is not None for result in sweeps.values()):
+        rates = {label: result.rate_history() for label, result in sweeps.items()}
+        plotting.draw_rates(axes, rates, colors)
 
 
 def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]]) -> Figure:

@@ -70,12 +70,16 @@ def draw_losses(axes: Axes, runs: dict[str, Runs]) -> None:
     for width, (label, run) in zip(plotting.widths(len(runs)), runs.items(), strict=True):
         bands = quartiles(run.losses)
         steps = range(1, len(run.losses) + 1)
-        name = plotting.name(label, run.lr, bool(run.diverged_at()))
+        lr = run.lr if run.rates is None else None  # the panel below shows a schedule's
+        name = plotting.name(label, lr, bool(run.diverged_at()))
         plotting.median_band(axes, steps, bands, name, colors[label], width)
         if bands[1, -1:].isfinite().any():
             ends.append(bands[1, -run.steps_per_epoch :].quantile(0.5).item())
     axes.set(xlabel="Steps", ylabel="Loss")
     plotting.limit_losses(axes, Y_TOP, ends)
+    if any(run.rates is not None for run in runs.values()):
+        rates = {label: run.rate_history(slice(None), run.lr) for label, run in runs.items()}
+        plotting.draw_rates(axes, rates, colors)
 
 
 def table_row(run: Runs, target: float) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The gradients are exact or, with --noise, stochastic, with the same draws for ev
 import math
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from lab import plotting
@@ -20,6 +20,7 @@ from lab.commands import (
     positive_int,
 )
 from lab.report import Report, keeping, run_main
+from lab.schedules import Schedule, schedulers_of
 from lab.specs import parse_optimizer, parse_optimizers, try_optimizers
 from lab.trainings import MOVED_NOTHING, silent, without_progress
 
@@ -64,6 +65,7 @@ class Descent:
     points: Tensor  # (steps at most + 1, 2), the start first
     lr: float | None = None  # as tuned; None if the optimizer's own was used
     steps: int = 0  # taken
+    rates: list[float | None] = field(default_factory=list)  # the learning rate at each step
     error: BaseException | None = None  # what ended it early
     stopped: str = ""  # where that was, and why
 
@@ -81,6 +83,11 @@ class Descent:
     def diverged_at(self) -> int | None:
         """The step after which the point or its loss was not finite; None if they always were."""
         return first(~(self.path.isfinite().all(1) & self.losses.isfinite()))
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether its learning rate changed."""
+        return len(set(self.rates)) > 1
 
     @property
     def remarks(self) -> list[str]:
@@ -119,9 +126,10 @@ def compare(
                 run.lr = best_lr(surface, start, make_optimizer, draws)
             lrs = [run.lr] if run.lr else None
             path = descend(surface.formula, start, make_optimizer, draws, lrs)
-            for points in progress(label)(path, steps):
+            for points, rates in progress(label)(path, steps):
                 run.steps += 1
                 run.points[run.steps] = points[0]
+                run.rates.append(rates[0])
         yield label, run
 
 
@@ -131,13 +139,14 @@ def descend(
     make_optimizer: Callable[..., Optimizer],
     noise: Tensor,
     lrs: list[float] | None = None,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, list[float | None]]]:
     """Descend a surface from `start` by its gradient plus one row of `noise` a step.
 
     `formula` maps points (n, 2) to values (n,), and `noise` (steps, 2) may be zeros. With `lrs`,
     all n rates descend at once, each a param group whose one parameter is a row of the points;
-    without, n is 1 and the optimizer's own rate is used. Yields the points (n, 2) after each step,
-    in float64, and ends early when none of them is finite any more.
+    without, n is 1 and the optimizer's own rate is used. A schedule takes each step for an epoch.
+    Yields after each step the points (n, 2), in float64, and the n rates that moved them; ends
+    early when none of the points is finite any more.
     """
     groups = [{}] if lrs is None else [{"lr": lr} for lr in lrs]
     points = torch.tensor([start] * len(groups), dtype=torch.float64)
@@ -145,17 +154,22 @@ def descend(
     optimizer = make_optimizer(
         [{"params": [row]} | group for row, group in zip(rows, groups, strict=True)]
     )
+    schedule = Schedule(schedulers_of(make_optimizer), optimizer, steps_per_epoch=1)
 
     def closure() -> Tensor:
+        nonlocal losses
         leaf = points.clone().requires_grad_()
-        loss = formula(leaf).sum()
-        for row, grad in zip(rows, *torch.autograd.grad(loss, leaf), strict=True):
+        values = formula(leaf)
+        losses = values.detach() if losses is None else losses
+        for row, grad in zip(rows, *torch.autograd.grad(values.sum(), leaf), strict=True):
             row.grad = grad + disturbance
-        return loss.detach()
+        return values.detach().sum()
 
     for disturbance in noise:  # noqa: B007 (the closure reads it)
+        losses, rates = None, [group.get("lr") for group in optimizer.param_groups]
         optimizer.step(closure)
-        yield points.clone()
+        schedule.step(losses)
+        yield points.clone(), rates
         if not points.isfinite().all(1).any():
             return
 
@@ -167,10 +181,11 @@ def best_lr(
 
     Of those whose path stays in the window, if there are any: a tangle teaches nothing.
     """
+    way = surface.formula, start, make_optimizer, noise
     try:
-        paths = list(descend(surface.formula, start, make_optimizer, noise, TUNING_LRS))
+        paths = [points for points, _ in descend(*way, TUNING_LRS)]
     except ValueError:  # LBFGS takes one param group only
-        each = [descend(surface.formula, start, make_optimizer, noise, [lr]) for lr in TUNING_LRS]
+        each = [[points for points, _ in descend(*way, [lr])] for lr in TUNING_LRS]
         paths = [torch.cat(points) for points in zip(*each, strict=False)]
     paths = torch.stack(paths)  # (steps, rates, 2)
     losses = surface.formula(paths[-max(1, len(noise) // 10) :]).mean(0)
@@ -273,12 +288,16 @@ def draw_losses(axes: Axes, runs: dict[str, Descent], surface: Surface, window: 
     lines = []
     for label, run in runs.items():
         height = (run.losses - (floor or 0)).clamp(low - 9 * (high - low), 10 * high)
-        name = plotting.name(label, run.lr, run.diverged_at is not None)
+        lr = None if run.has_schedule else run.lr  # the panel below shows a schedule's
+        name = plotting.name(label, lr, run.diverged_at is not None)
         lines += axes.plot(height, color=colors[label], label=name)
     axes.set(xlabel="Steps", ylabel="Loss", ylim=(low, high))
     if floor is not None:
         plotting.log_scale(axes.yaxis)
         axes.set(ylabel="Loss above the minimum", ylim=(1e-8 * high, 2 * high))
+    if any(run.has_schedule for run in runs.values()):
+        rates = {label: run.rates for label, run in runs.items() if None not in run.rates}
+        plotting.draw_rates(axes, rates, colors)
     return lines
 
 
@@ -447,7 +466,7 @@ def descend_all(report: Report, options: Namespace, name: str) -> dict[str, Desc
         options.steps,
         options.noise,
         options.seed,
-        tune=[label for label, spec in specs.items() if "lr" not in spec.keywords],
+        tune=[label for label, spec in specs.items() if not spec.has_own_rate],
         progress=report.progress,
     )
     return report.collect(runs, row)

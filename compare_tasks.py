@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lab import plotting, workers
 from lab.commands import Parser
-from lab.report import Report, run_main
+from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
 from lab.statistics import describe_test, format_quartiles, quartiles, seeds_needed, told_apart
 from lab.sweeps import learning_rates
@@ -257,9 +257,11 @@ def draw(cells: dict[Cell, Result] | Iterable[tuple[Cell, Result]]) -> Figure:
     """Return the figure of what `compare` yields: a table as a picture, performance profiles."""
     table = Table(dict(cells))
     figure, (left, right) = plotting.new_figure(2)
-    figure.set_size_inches(3.5 + 1.1 * len(table.optimizers) + 4.5, 2 + 0.36 * len(table.tasks))
+    width, height = 8 + 1.1 * len(table.optimizers), max(4, 2 + 0.36 * len(table.tasks))
     draw_table(left, table)
     draw_profiles(right, table.complete())
+    height += draw_schedules(right, table)
+    figure.set_size_inches(width, height)
     if right.lines:
         plotting.legend(figure, right.lines)
     return figure
@@ -321,19 +323,36 @@ def draw_profiles(axes: Axes, table: Table) -> None:
     axes.set(xlabel="Factor τ", ylabel="Share of tasks within τ times the best loss")
 
 
+def draw_schedules(axes: Axes, table: Table) -> float:
+    """Draw the learning rates on the first task below, where any optimizer has a schedule.
+
+    Returns how much room that takes, in inches.
+    """
+    for task in table.tasks[:1]:
+        rates = {
+            cell.optimizer: table.results[cell].rates
+            for cell in table.row(task)
+            if cell in table.results
+        }
+        if any(len(set(values)) > 1 for values in rates.values()):
+            colors = plotting.colors(table.optimizers)
+            plotting.draw_rates(axes, rates, colors, f"Steps on {task}, from the best rates")
+            return 1.2
+    return 0
+
+
 # ---------------------------------------------------------------- the table and the command line
 
 
-def table_row(cell: Cell, result: Result) -> tuple[str, ...]:
+def table_row(result: Result) -> tuple[str, ...]:
     """Return the cells of a row: best rate, held-out loss there, at the default rate, the end."""
     sweep = result.sweep
     if sweep is None:
-        return (*cell, "-", "-", "-", "-", result.note)
+        return ("-", "-", "-", "-", result.note)
     default = "-"
     if result.default_losses is not None:
         default = format_quartiles(quartiles(result.default_losses)[1:2], ".5g")
     return (
-        *cell,
         "-" if sweep.diverged else f"{sweep.lrs[sweep.best]:.3g}",
         format_quartiles(sweep.judged(), ".4g"),
         default,
@@ -366,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
 
     columns = {
         "task": f"<{max(map(len, ['task', *options.tasks]))}",
-        "optimizer": f"<{max(map(len, ['optimizer', *optimizers]))}",
+        **table(optimizers),
         "best lr": ">8",
         "held-out loss": ">30",
         "at default lr": ">13",
@@ -377,7 +396,7 @@ def main(argv: list[str] | None = None) -> int:
         report = Report(options, columns)
         collected = report.collect(
             compare(optimizers, names, lrs, seeds, executor, report.progress, options.compile),
-            table_row,
+            lambda cell, result: (*cell, optimizers[cell.optimizer].call, *table_row(result)),
         )
     order = [Cell(*words) for words in product(options.tasks, optimizers)]
     cells = {cell: collected[cell] for cell in order if cell in collected}

@@ -98,6 +98,39 @@ def widths(n_lines: int) -> list[float]:
     return [0.8 + 0.7 * (n_lines - 1 - i) / max(1, n_lines - 1) for i in range(n_lines)]
 
 
+def draw_rates(
+    axes: Axes,
+    rates: dict[str, Sequence[float]],
+    colors: dict[str, str],
+    xlabel: str = "",
+    lengths: dict[str, float] | None = None,
+) -> None:
+    """Draw learning rates in a slim panel below `axes`, which takes over its axis of steps.
+
+    `rates` maps a label to the rate at each step. With an `xlabel`, the panel has an axis of its
+    own; a step is so long as `lengths` says, by default 1.
+    """
+    upper, lower = axes.get_subplotspec().subgridspec(2, 1, height_ratios=(4, 1))
+    axes.set_subplotspec(upper)
+    panel = axes.figure.add_subplot(lower, sharex=None if xlabel else axes)
+    panel.grid(alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    for (label, values), width in zip(rates.items(), widths(len(rates)), strict=True):
+        length = (lengths or {}).get(label, 1)
+        steps = [length * step for step in range(1, len(values) + 1)]
+        style = {"color": colors[label], "linewidth": width, "drawstyle": "steps-pre"}
+        panel.plot(steps, values, **style)
+    highest = [max(values) for values in rates.values() if values]
+    if highest and max(highest) > 30 * min(highest):
+        log_scale(panel.yaxis)
+    else:
+        panel.set_ylim(bottom=0)
+    panel.set(xlabel=xlabel or axes.get_xlabel(), ylabel="lr")
+    if not xlabel:
+        axes.tick_params(labelbottom=False)
+        axes.set_xlabel("")
+
+
 def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
     """Limit the axis of losses: from 0 to `top`, or as far as the highest of the ends needs.
 

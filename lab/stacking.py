@@ -9,6 +9,7 @@ from itertools import groupby
 
 from lab.machine import keep_memory, threads_for
 from lab.report import NOT_COMPILED, Interrupted, stop_in_words
+from lab.schedules import Schedule, schedulers_of
 from lab.specs import describe
 from lab.statistics import infinite_where_diverged
 from lab.trainings import (
@@ -85,10 +86,13 @@ class Stack:
 
     One forward pass runs every net; one backward pass of the summed losses gives each net its own
     gradient. The optimizer has a param group for each learning rate, whose one parameter is that
-    rate's rows. So a step costs little more than for a single net.
+    rate's rows. So a step costs little more than for a single net. Where rates change net by net,
+    the groups come `apart`: each net has one.
     """
 
-    def __init__(self, task: Task, trainings: list[Training], compiled: bool = False):
+    def __init__(
+        self, task: Task, trainings: list[Training], compiled: bool = False, apart: bool = False
+    ):
         # Trainings that share a seed share what it gives: one net to start from, one dataset.
         firsts = {}
         for training in trainings:
@@ -110,6 +114,8 @@ class Stack:
             for (name, start), column in zip(starts.items(), columns, strict=True)
         }
         groups = [(lr, len(list(group))) for lr, group in groupby(t.lr for t in trainings)]
+        if apart:
+            groups = [(training.lr, 1) for training in trainings]
         self.sizes = [size for _, size in groups]
         self.rows = self.matrix.split(self.sizes)
         self.groups = [
@@ -198,7 +204,9 @@ def train_stack(
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
     keep_memory()
-    stack = Stack(task, trainings, compiled)
+    schedulers = schedulers_of(make_optimizer)
+    apart = any(spec.goes_by_loss for spec in schedulers)
+    stack = Stack(task, trainings, compiled, apart)
     before = stack.matrix.clone()
     # The middle rate has a shadow throughout, the highest one for an epoch: there gradients grow
     # large, and so shows what treats large ones otherwise.
@@ -207,6 +215,7 @@ def train_stack(
     optimizer = make_optimizer(stack.groups)
     lr = optimizer.param_groups[0].get("lr")
     loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)
+    schedule = Schedule(schedulers, optimizer, len(loader))
     steps = train_together(stack, shadows, optimizer, loader, task.epochs)
     losses = stack.matrix.new_empty(task.epochs * len(loader), len(trainings))
     done, error = 0, None
@@ -215,6 +224,7 @@ def train_stack(
             for row in progress(steps, len(losses)):
                 losses[done] = row
                 done += 1
+                schedule.step(row)
         except KeyboardInterrupt as interrupt:
             error = interrupt
         ends = [stack.evaluate(data) for data in (stack.data, stack.held_out)]
@@ -234,6 +244,7 @@ def train_stack(
         weights={name: value.detach() for name, value in stack.weights.items()} | stack.buffers,
         steps_per_epoch=len(loader),
         lr=lr,
+        rates=schedule.rates_of(stack.sizes),
         stacked=True,
         error=error,
         stopped=stop_in_words(error, done + 1) if error else "",
@@ -392,6 +403,8 @@ class Shadow:
         self.net = trainings[k].make_net(task)
         self.params = list(self.net.parameters())
         self.optimizer = trainings[k].make_optimizer(make_optimizer, self.net)
+        steps_per_epoch = math.ceil(len(self.training.dataset) / task.batch_size)
+        self.schedule = Schedule(schedulers_of(make_optimizer), self.optimizer, steps_per_epoch)
         self.first_weights = parameters_to_vector(self.params).detach()
         self.grad = torch.empty_like(self.first_weights)
         parts = self.grad.split([param.numel() for param in self.params])
@@ -407,7 +420,7 @@ class Shadow:
     def look(self, stack: Stack, losses: Tensor, grads: Tensor, is_checked: bool) -> None:
         """Take down what the stack has made of it when its closure was called."""
         self.grad.copy_(grads[self.k])
-        self.weights = None
+        self.last_loss, self.weights = losses[self.k], None
         if is_checked:
             self.weights, self.loss = stack.matrix[self.k].clone(), losses[self.k].clone()
             self.buffers = stack.buffers_of(self.k)
@@ -428,8 +441,11 @@ class Shadow:
                 param.grad = grad
             return self.grad
 
-        if self.alive and (self.optimizer.step(closure) is not self.grad or calls != 1):
+        if not self.alive:
+            return
+        if self.optimizer.step(closure) is not self.grad or calls != 1:
             raise Unlike("alone, a step calls its closure otherwise")
+        self.schedule.step(self.last_loss)
 
     @torch.enable_grad()
     def check_gradient(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lab.report import Interrupted
 from lab.stacking import train_all
 from lab.statistics import quartiles
-from lab.trainings import Progress, Runs, Training, without_progress
+from lab.trainings import Progress, Runs, Training, joined_rates, without_progress
 
 import torch
 from torch import Tensor
@@ -97,8 +97,16 @@ class Sweep:
 
     def accuracies(self) -> Tensor | None:
         """Return the held-out accuracies (seeds,) at the best rate; None without classes."""
+        return self.runs.accuracies(self.numbers_at_best())
+
+    def numbers_at_best(self) -> list[int]:
+        """Return the numbers, among the runs, of those at the best rate."""
         n_seeds = self.losses.shape[2]
-        return self.runs.accuracies(self.kept[self.best * n_seeds :][:n_seeds])
+        return self.kept[self.best * n_seeds :][:n_seeds]
+
+    def rate_history(self) -> list[float]:
+        """Return the learning rate at each step, where it starts from the best one."""
+        return self.runs.rate_history(self.numbers_at_best(), self.lrs[self.best])
 
     def judged(self) -> Tensor:
         """Return each seed's held-out loss (seeds,) at the best rate of seeds it is not among.
@@ -178,6 +186,9 @@ def joined(one: Runs, other: Runs) -> Runs:
         other,
         trainings=[trainings[k] for k in order],
         losses=torch.cat(losses, 1)[:, order],
+        rates=None
+        if (rates := joined_rates([one.rates, other.rates])) is None
+        else rates[:, order],
         final_losses=torch.cat([one.final_losses, other.final_losses])[order],
         held_out_losses=torch.cat([one.held_out_losses, other.held_out_losses])[order],
         weights={k: torch.cat([one.weights[k], other.weights[k]])[order] for k in one.weights},

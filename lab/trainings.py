@@ -1,11 +1,12 @@
 """Trainings with one optimizer: a flat list of them goes in, one object comes out."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from lab.report import stop_in_words
+from lab.schedules import Schedule, schedulers_of
 from lab.specs import describe
 from lab.statistics import infinite_where_diverged
 
@@ -125,10 +126,18 @@ def is_x_and_y(dataset: object) -> bool:
 
 
 def take_a_step(task: Task, training: Training, make_optimizer: Callable[..., Optimizer]) -> None:
-    """Take one step, on one mini-batch: whatever an optimizer has against it, raises."""
+    """Take one step, on one mini-batch: whatever an optimizer has against it, raises.
+
+    Its schedule is taken to the end, since it may not reach so far.
+    """
     net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
-    list(train(net, optimizer, [training.dataset[: task.batch_size]], task.loss, epochs=1))
+    steps_per_epoch = math.ceil(len(training.dataset) / task.batch_size)
+    schedule = Schedule(schedulers_of(make_optimizer), optimizer, steps_per_epoch)
+    batches = [training.dataset[: task.batch_size]]
+    (loss,) = train(net, optimizer, batches, task.loss, epochs=1)
+    for _ in range(task.epochs * steps_per_epoch if schedule.schedulers else 0):
+        schedule.step(loss)
 
 
 @dataclass
@@ -146,7 +155,8 @@ class Runs:
     net: nn.Module  # one of their shape, to hold any of the weights
     weights: dict[str, Tensor]  # and buffers, as trained, by name; (trainings, ...)
     steps_per_epoch: int
-    lr: float | None  # at the start of the first training; None if the optimizer has none
+    lr: float | None  # that the first training was given; None if the optimizer has none
+    rates: Tensor | None = None  # (steps, trainings), at each step; None without a schedule
     stacked: bool = False  # all at once, or in turn
     seconds: float = 0.0
     error: BaseException | None = None  # what ended them early
@@ -158,6 +168,15 @@ class Runs:
         losses = self.losses[:, k].tolist()
         ends = (step for step, loss in enumerate(losses, start=1) if not math.isfinite(loss))
         return losses[: next(ends, len(losses))]
+
+    def rate_history(self, numbers: Sequence[int] | slice, lr: float | None) -> list[float]:
+        """Return the learning rate at each step of these nets, their median where it differs.
+
+        Without a schedule it is `lr` throughout.
+        """
+        if self.rates is None:
+            return [] if lr is None else [lr] * len(self.losses)
+        return self.rates[:, numbers].nanquantile(0.5, 1).tolist()
 
     def diverged_at(self) -> list[int]:
         """Return the steps, counted from 1, at which a loss was not finite: of those that diverged.
@@ -226,10 +245,19 @@ def train_in_turn(
         weights={name: torch.stack([state[name] for state in states]) for name in states[0]},
         steps_per_epoch=complete[0].steps_per_epoch,
         lr=complete[0].lr,
+        rates=joined_rates([one.schedule.rates_of([1]) for one in complete]),
         error=last.error,
         stopped=last.stopped(len(trainings) > 1),
         remarks=[] if last.error or any(one.moved for one in ones) else [MOVED_NOTHING],
     )
+
+
+def joined_rates(rates: list[Tensor | None]) -> Tensor | None:
+    """Return the rates (steps, trainings) of them all side by side, nan where one ended earlier."""
+    if any(some is None for some in rates):
+        return None
+    columns = [column for some in rates for column in some.unbind(1)]
+    return nn.utils.rnn.pad_sequence(columns, padding_value=math.nan)
 
 
 @dataclass
@@ -239,6 +267,7 @@ class One:
     seed: int
     net: nn.Module
     lr: float | None
+    schedule: Schedule
     steps_per_epoch: int
     losses: list[float] = field(default_factory=list)
     final_loss: float = math.nan  # as it stays where it diverged
@@ -262,12 +291,15 @@ def train_one(
     net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
     loader = make_loader(training.dataset, task.batch_size)
-    one = One(training.seed, net, optimizer.param_groups[0].get("lr"), len(loader))
+    lr = optimizer.param_groups[0].get("lr")
+    schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
+    one = One(training.seed, net, lr, schedule, len(loader))
     start = parameters_to_vector(net.parameters()).detach()
     steps = train(net, optimizer, loader, task.loss, task.epochs)
     try:
         for loss in progress(steps, task.epochs * len(loader)):
             one.losses.append(loss)
+            schedule.step(loss)
     except (Exception, KeyboardInterrupt) as error:
         one.error = error
     if all(map(math.isfinite, one.losses[-1:])):

@@ -54,6 +54,7 @@ class Result:
     sweep: Sweep | None = None  # without the runs; None if nothing was complete
     default_lr: float | None = None  # the optimizer's own
     default_losses: Tensor | None = None  # held out (seeds,), at that rate
+    rates: list[float] = field(default_factory=list)  # at each step, from the best one on
     seconds: float = 0.0
     note: str = ""
     remarks: list[str] = field(default_factory=list)
@@ -81,7 +82,9 @@ def _run_unit(unit: Unit) -> Result:
     if compiled is None:
         compiled = is_worth_compiling(task, trainings, unit.n_optimizers)
     runs = sweep(task, trainings, unit.make_optimizer, compiled=compiled)
-    result = Result(Sweep(runs).without_runs(), default_lr_of(unit.make_optimizer))
+    swept = Sweep(runs)
+    result = Result(swept.without_runs(), default_lr_of(unit.make_optimizer))
+    result.rates = swept.rate_history()
     result.seconds, result.note, result.remarks = runs.seconds, runs.note(), runs.remarks
     if runs.error:
         result.error = RuntimeError(describe(runs.error))

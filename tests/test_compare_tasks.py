@@ -78,7 +78,9 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
             )
             held_out[lrs.index(lr), seed - 5] = losses[1]
         assert len(mine) == 2 * len(lrs)
-        task, optimizer, best, median, *_ = out[1 + number].split()
+        call = parse_optimizer(calls[label]).call
+        assert f"  {call}  " in out[1 + number]
+        task, optimizer, best, median, *_ = out[1 + number].replace(call, "", 1).split()
         assert (task, optimizer) == (name, label)
         assert float(best) == pytest.approx(lrs[held_out.mean(1).argmin()], rel=1e-2)
         # Each seed is judged at the rate that the other one chose.
@@ -266,8 +268,9 @@ def test_the_optimizers_are_named_above_their_columns_and_no_line_is_in_the_way(
 
 def test_the_figure_grows_with_the_table():
     row = [result([3.0, 1.0, 2.0])] * 5
-    small = script.draw(cells_of(one=row[:2])).get_size_inches()
-    large = script.draw(cells_of(**dict.fromkeys("pqrstuv", row))).get_size_inches()
+    assert script.draw(cells_of(one=row[:2])).get_figheight() == 4
+    small = script.draw(cells_of(**dict.fromkeys("abcdefg", row[:2]))).get_size_inches()
+    large = script.draw(cells_of(**dict.fromkeys("abcdefgpqrstu", row))).get_size_inches()
     assert large[0] - small[0] == pytest.approx(3 * 1.1)
     assert large[1] - small[1] == pytest.approx(6 * 0.36)
 

@@ -118,7 +118,7 @@ def test_only_literals_get_past(expression, wrapping):
         ("a\nb=SGD", "no printable label"),
         ("a=", "is not of the form"),
         ("SGD; SGD", "is not of the form"),
-        ("SGD + SGD", "is not of the form"),
+        ("SGD - SGD", "is not of the form"),
         ("(" * 5000, "is not of the form"),
         ("SGD(lr=" + "-" * 5000 + "1)", ""),
         ("SGD" + ".a" * 5000, ""),
