@@ -28,6 +28,7 @@ EXAMPLES = """\
   python compare_optimizers.py --seeds 100
   python compare_optimizers.py --optimizers Adam "AdamW(weight_decay=0.1)" "big=SGD(lr=0.5)"
   python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
+  python compare_optimizers.py --optimizers SGD "SGD(lr=0.5) + CosineAnnealingLR(T_max=12)"
   python compare_optimizers.py --task spirals --lr 0.03 --fit
 """
 CSV_HEADER = ("optimizer", "seed", "step", "loss")

@@ -61,9 +61,10 @@ class Parser(argparse.ArgumentParser):
             nargs="+",
             metavar="SPEC",
             default=default,
-            help="[LABEL=]NAME[(keyword=literal, ...)], where NAME is one of settings.py "
-            f"({', '.join(settings.OPTIMIZERS)}), any class of torch.optim, or module.Class of an "
-            f"installed package or a file of yours (default: {which})",
+            help="[LABEL=]NAME[(keyword=literal, ...)][ + SCHEDULE(...)], where NAME is one of "
+            f"settings.py ({', '.join(settings.OPTIMIZERS)}), any class of torch.optim, or "
+            "module.Class of an installed package or a file of yours, and SCHEDULE a class of "
+            f"torch.optim.lr_scheduler, or likewise (default: {which})",
         )
 
     def add_lr(self) -> None:

@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 EACH_STEP = CyclicLR, OneCycleLR  # PyTorch's documentation steps these after every mini-batch
+RATES = {OneCycleLR: "max_lr"}  # keywords that, if they are not named, are the optimizer's rates
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class SchedulerSpec:
     keywords: dict[str, Any]
 
     def __call__(self, optimizer: Optimizer) -> LRScheduler:
-        return self.scheduler_class(optimizer, **self.keywords)
+        keywords = dict(self.keywords)
+        if keyword := RATES.get(self.scheduler_class):
+            keywords.setdefault(keyword, [group["lr"] for group in optimizer.param_groups])
+        return self.scheduler_class(optimizer, **keywords)
 
     @property
     def goes_by_loss(self) -> bool:

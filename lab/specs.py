@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lab.schedules import SchedulerSpec, set_the_rate
+from lab.schedules import RATES, SchedulerSpec, set_the_rate
 
 import torch
 from torch.optim import lr_scheduler
@@ -132,8 +132,9 @@ def _parse_scheduler(source: str, text: str) -> tuple[str, SchedulerSpec]:
     scheduler_class = _find_class(name, LRScheduler, TORCH_SCHEDULERS)
     known = dict(inspect.signature(scheduler_class).parameters)
     known.pop("optimizer", None)
+    given = {*arguments, RATES.get(scheduler_class)}
     for key, parameter in known.items():
-        if parameter.default is parameter.empty and key not in arguments:
+        if parameter.default is parameter.empty and key not in given:
             hint = NOT_LITERALS.get(key, f"write {name}({key}=...)")
             raise ValueError(f"{name} needs {key}: {hint}")
     for key in arguments:

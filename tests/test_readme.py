@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab.specs import TORCH_CLASSES, TORCH_SCHEDULERS
+
 import pytest
 import torch
 from conftest import start_script
@@ -46,6 +48,24 @@ def test_a_problem_of_ones_own_works_when_pasted(workdir):
     assert "\nAdam" in out
 
 
+def test_a_schedule_of_ones_own_works_when_pasted(workdir):
+    page = (ROOT / "docs/torch_optim.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    Path("homework.py").write_text(program)
+    (spec,) = re.findall(r'"(SGD \+ homework.*?)"', page)
+    process = start_script("compare_optimizers.py", "--no-show", "--optimizers", f"it={spec}")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "\nit         SGD(lr=0.01) + homework.Halving(every=3)  " in out
+
+
+def test_the_page_of_optimizers_has_all_of_torchs_classes():
+    page = (ROOT / "docs/torch_optim.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| (\w+) \|", page, re.MULTILINE)) - {"class"}
+    others = {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+    assert named == {*TORCH_CLASSES, *TORCH_SCHEDULERS} - others
+
+
 def test_the_pages_of_docs_name_files_that_are_there():
     for page in (ROOT / "docs").glob("*.md"):
         text = page.read_text(encoding="utf-8")
@@ -58,7 +78,7 @@ def test_the_pages_of_docs_name_files_that_are_there():
 
 def test_the_readme_is_read_in_a_sitting():
     assert README.count("\n") <= 300
-    for path in re.findall(r"\]\((docs/[^)]+)\)", README):
+    for path in re.findall(r"\]\((docs/[^)#]+)", README):
         assert (ROOT / path).exists(), path
 
 

@@ -220,6 +220,17 @@ def test_a_grid_that_grows_keeps_all_rates():
     assert best.rate_history()[0] == best.lrs[best.best]
 
 
+def test_one_cycle_rises_to_the_optimizers_rate_where_it_names_no_other():
+    spec = parse_optimizer(f"SGD(momentum=0.5) + OneCycleLR(total_steps={STEPS})")
+    runs = train_all(SMALL, trainings_of(SMALL, [0, 1], (0.05, 0.2)), spec)
+    assert runs.stacked
+    for k, lr in enumerate((0.05, 0.05, 0.2, 0.2)):
+        one_cycle = partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=STEPS)
+        losses, rates = plain_training(partial(SGD, lr=lr, momentum=0.5), [one_cycle], k % 2)
+        assert runs.rates[:, k].tolist() == pytest.approx(rates, rel=1e-12)
+        assert runs.history(k) == pytest.approx(losses, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("spec", "sets"),
     [
@@ -230,6 +241,7 @@ def test_a_grid_that_grows_keeps_all_rates():
         ("SGD + CyclicLR(base_lr=0.1, max_lr=1.0) + LinearLR()", True),
         ("SGD + homework.Fixed", True),
         ("SGD + homework.Halving", False),
+        (f"SGD + OneCycleLR(total_steps={STEPS})", False),
         ("SGD + OneCycleLR(max_lr=1.0)", False),  # it cannot be made, as is told elsewhere
     ],
 )
@@ -379,6 +391,7 @@ def test_seeds_and_rates_in_the_csv_are_those_of_plain_loops(workdir, homework):
         ("MultiplicativeLR", "MultiplicativeLR needs lr_lambda: write a class"),
         ("SequentialLR", "SequentialLR needs schedulers: join schedules by +"),
         ("ChainedScheduler", "ChainedScheduler needs schedulers: join schedules by +"),
+        ("CyclicLR(base_lr=0.1)", "CyclicLR needs max_lr: write CyclicLR(max_lr=...)"),
         ("StepLR(step_size=n)", "only literal values"),
         ("StepLR(2)", "every value needs its keyword"),
         ("optimizers.Adam", "is not a torch.optim.lr_scheduler.LRScheduler"),
