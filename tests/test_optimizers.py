@@ -505,27 +505,13 @@ def test_with_every_row_touched_it_is_adam():
     torch.testing.assert_close(sparse, embedding_path(dense, all_words), rtol=1e-6, atol=1e-9)
 
 
-def test_sparse_adam_takes_an_empty_gradient_and_resumes():
+def test_sparse_adam_takes_an_empty_gradient():
     def few_words(step):
         return some_words(step)[: 0 if step % 3 == 0 else 6]
 
     expected = embedding_path(lambda p: torch.optim.SparseAdam(p, lr=0.1), few_words)
     ours = embedding_path(of_ours("SparseAdam", lr=0.1), few_words)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
-
-    def resumed(params):
-        optimizer = optimizers.SparseAdam(params, lr=0.1)
-
-        def through_a_file(*_):
-            file = io.BytesIO()
-            torch.save(optimizer.state_dict(), file)
-            file.seek(0)
-            optimizer.load_state_dict(torch.load(file, weights_only=True))
-
-        optimizer.register_step_pre_hook(through_a_file)
-        return optimizer
-
-    assert torch.equal(embedding_path(resumed, few_words), ours)
 
 
 def test_sparse_adam_refuses_what_torchs_refuses():
@@ -778,6 +764,88 @@ def test_lbfgs_moves_parameters_in_place_and_takes_sparse_gradients():
     optimizer.step(closure)
     assert whole[1] < 1
     assert whole[[0, 2, 3]].tolist() == [1, 1, 1]
+
+
+# ---------------------------------------------------------------- the three by themselves
+
+PATHS = {
+    "SparseAdam": lambda make: embedding_path(make, some_words),
+    "Muon": lambda make: matrix_path(make, (3, 7)),
+    "LBFGS": lambda make: lbfgs_path(make, max_iter=3)[0],
+}
+
+
+def with_hook(make_optimizer, hook, before=True):
+    """Return what makes such an optimizer, with a hook before or after each of its steps."""
+
+    def make(params, **options):
+        optimizer = make_optimizer(params, **options)
+        register = "register_step_pre_hook" if before else "register_step_post_hook"
+        act = hook(optimizer)
+        getattr(optimizer, register)(lambda *_: act())
+        return optimizer
+
+    return make
+
+
+def through_a_file(optimizer):
+    def act():
+        file = io.BytesIO()
+        torch.save(optimizer.state_dict(), file)
+        file.seek(0)
+        optimizer.load_state_dict(torch.load(file, weights_only=True))
+
+    return act
+
+
+def through_a_pickle(optimizer):
+    def act():
+        twin = pickle.loads(pickle.dumps(optimizer))
+        assert type(twin) is type(optimizer)
+        optimizer.load_state_dict(twin.state_dict())
+
+    return act
+
+
+@pytest.mark.parametrize("hook", [through_a_file, through_a_pickle])
+@pytest.mark.parametrize("name", PATHS)
+def test_their_state_is_saved_whole(name, hook):
+    make = getattr(optimizers, name)
+    assert torch.equal(PATHS[name](with_hook(make, hook)), PATHS[name](make))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_they_follow_a_schedule_as_torchs_do(name):
+    def falling(optimizer):
+        return StepLR(optimizer, 4, gamma=0.3).step
+
+    ours, theirs = (
+        PATHS[name](with_hook(getattr(module, name), falling, before=False))
+        for module in (optimizers, torch.optim)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-2 if name == "Muon" else 1e-8, atol=1e-4)
+    assert not torch.allclose(ours, PATHS[name](getattr(optimizers, name)), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["SparseAdam", "Muon"])
+def test_a_group_that_joins_later_has_its_own_rate(name):
+    ends = []
+    for module in (optimizers, torch.optim):
+        one, other = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+        optimizer = getattr(module, name)([one], lr=0.1)
+        optimizer.add_param_group({"params": [other], "lr": 0.01})
+
+        def closure(params=(one, other)):
+            for param in params:
+                grad = torch.tensor([[1.0, 2.0], [-3.0, 0.5]])
+                param.grad = grad.to_sparse() if name == "SparseAdam" else grad
+            return sum(param.sum() for param in params)
+
+        assert optimizer.step(closure).item() == 8
+        ends.append(torch.stack([one.detach(), other.detach()]))
+    torch.testing.assert_close(*ends, rtol=1e-2, atol=1e-4)
+    one, other = (1 - ends[0]).abs().mean((1, 2))
+    assert one > 5 * other > 0
 
 
 # ---------------------------------------------------------------- PyTorch's own list
