@@ -57,9 +57,8 @@ class Schedule:
         self.losses.append(losses)
         is_end = len(self.losses) == self.steps_per_epoch
         for schedulers in self.schedulers:
-            if isinstance(schedulers[0], ReduceLROnPlateau):
-                means = mean_of(self.losses) if is_end else []
-                for scheduler, mean in zip(schedulers, means, strict=is_end):
+            if is_end and isinstance(schedulers[0], ReduceLROnPlateau):
+                for scheduler, mean in zip(schedulers, mean_of(self.losses), strict=True):
                     scheduler.step(mean)
             elif is_end or isinstance(schedulers[0], EACH_STEP):
                 schedulers[0].step()
