@@ -188,11 +188,11 @@ def compare_peer(folder: str) -> None:
     script, figure = str(ROOT / "compare_learning_rates.py"), str(Path(folder, "figure.png"))
     cache = Path(folder, "cache")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where torch keeps what it has compiled
-    for n_seeds in ("10", "100", "1000"):
+    for n_seeds, n_pairs in (("10", 3), ("100", 7), ("1000", 1)):
         theirs = partial(step_times, "-m", "benchmarks.peer", n_seeds, "--again")
         for compiled in ("no", "yes"):
             ours = partial(step_times, "-c", STEPS, n_seeds, compiled)
-            pairs = [(ours(), theirs()) for _ in range(1 if n_seeds == "1000" else 3)]
+            pairs = [(ours(), theirs()) for _ in range(n_pairs)]
             mine, others = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(a / b for a, b in pairs)
             print(
