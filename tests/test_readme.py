@@ -76,6 +76,31 @@ def test_the_pages_of_docs_name_files_that_are_there():
     )
 
 
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+
+
+def contents(section):
+    """Return what a section has in any language: programs, code, links, and numbers."""
+    programs = re.findall(r"```.*?```", section, re.DOTALL)
+    text = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
+    code = set(re.findall(r"`([^`\n]+)`", text))
+    text = re.sub(r"`[^`\n]+`", "", text)
+    links = sorted(re.findall(r"\]\(([^)]+)\)", text))
+    text = re.sub(r"\]\([^)]+\)", "]", text)
+    return programs, code, links, sorted(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def test_the_chinese_readme_says_the_same():
+    assert "](README.zh-CN.md)" in README
+    assert "](README.md)" in CHINESE
+    pages = [re.sub(r"\[[^]]*\]\(README\S*\.md\)", "", page) for page in (README, CHINESE)]
+    ours, theirs = (re.split(r"^## ", page, flags=re.MULTILINE) for page in pages)
+    assert len(ours) == len(theirs)
+    for section, other in zip(ours, theirs, strict=True):
+        for one, two in zip(contents(section), contents(other), strict=True):
+            assert one == two, other.splitlines()[0]
+
+
 def test_the_readme_is_read_in_a_sitting():
     assert README.count("\n") <= 300
     for path in re.findall(r"\]\((docs/[^)#]+)", README):
