@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.lbfgs import _strong_wolfe
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
 import optimizers
@@ -722,6 +723,48 @@ def test_the_line_search_ends_where_both_of_wolfes_conditions_hold(loss, first):
     assert end.loss <= start.loss + 1e-4 * end.t * start.slope
     assert abs(end.slope) <= 0.9 * abs(start.slope)
     assert end.t > 0
+
+
+@settings(max_examples=300)
+@given(
+    coefficients=st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    steepness=st.floats(1, 40),
+    first=st.sampled_from([0.01, 0.3, 1.0, 7.0, 90.0]),
+    most=st.integers(1, 25),
+)
+def test_the_line_search_tries_the_points_that_torchs_tries(coefficients, steepness, first, most):
+    a, b, c = coefficients
+    direction = torch.ones(1)
+
+    def evaluate(t, tried):
+        t = torch.as_tensor(t, dtype=torch.float64).detach().requires_grad_()
+        loss = a * (steepness * t).sin() + b * t.cos() + (t - c) ** 2 + (t * steepness - 9).relu()
+        (slope,) = torch.autograd.grad(loss, t)
+        tried.append(t.item())
+        return loss.item(), slope.reshape(1)
+
+    def at(t):
+        loss, grad = evaluate(t, ours)
+        return lbfgs.Point(t, loss, grad, grad @ direction)
+
+    ours, theirs = [], []
+    start = at(0.0)
+    ours.clear()
+    if not start.slope < 0:
+        return
+    end = lbfgs.strong_wolfe(at, start, first, most, 1e-9)
+    loss, _, t, _ = _strong_wolfe(
+        lambda _, t, __: evaluate(t, theirs),
+        None,
+        first,
+        direction,
+        start.loss,
+        start.grad,
+        start.slope,
+        max_ls=most,
+    )
+    assert ours == theirs
+    assert (float(end.t), end.loss) == (float(t), loss)
 
 
 @given(st.floats(0.1, 3), st.floats(-2, 2), st.floats(0.2, 4), st.floats(0.2, 4))
