@@ -295,10 +295,15 @@ def draw_losses(axes: Axes, runs: dict[str, Descent], surface: Surface, window: 
     if floor is not None:
         plotting.log_scale(axes.yaxis)
         axes.set(ylabel="Loss above the minimum", ylim=(1e-8 * high, 2 * high))
+    draw_rates(axes, runs)
+    return lines
+
+
+def draw_rates(axes: Axes, runs: dict[str, Descent], xlabel: str = "") -> None:
+    """Draw the learning rates below, where one of them changes."""
     if any(run.has_schedule for run in runs.values()):
         rates = {label: run.rates for label, run in runs.items() if None not in run.rates}
-        plotting.draw_rates(axes, rates, colors)
-    return lines
+        plotting.draw_rates(axes, rates, plotting.colors(runs), xlabel)
 
 
 def draw(
@@ -334,6 +339,7 @@ def draw_gallery(runs: dict[str, dict[str, Descent]]) -> Figure:
         for (line, _), label in zip(artists, descents, strict=True):
             line.set_label(label)
             lines.setdefault(label, line)
+        draw_rates(axes, descents, "Steps")
     plotting.legend(figure, list(lines.values()))
     return figure
 

@@ -55,10 +55,14 @@ def seconds(work: Callable[[], object]) -> float:
 
 def compare(name: str, work: Callable, other_name: str, other: Callable, pairs: int) -> None:
     """Time `work` and `other` in turn and print a line with their medians and ratio."""
-    times = [(seconds(work), seconds(other)) for _ in range(pairs)]
-    mine, others = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(a / b for a, b in times)
+    mine, others, ratio = medians([(seconds(work), seconds(other)) for _ in range(pairs)])
     print(f"{name} {mine:.3f} s, {other_name} {others:.3f} s: ratio {ratio:.2f}", flush=True)
+
+
+def medians(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the median of the first numbers, of the second, and of their ratios."""
+    mine, others = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return mine, others, statistics.median(a / b for a, b in pairs)
 
 
 def process(*words: str) -> Callable[[], object]:
@@ -162,8 +166,7 @@ def compare_load(folder: str) -> None:
             quiet = seconds(sweep)
             with busy(2):
                 times.append((seconds(sweep), quiet))
-        loaded, quiet = (statistics.median(column) for column in zip(*times, strict=True))
-        ratio = statistics.median(a / b for a, b in times)
+        loaded, quiet, ratio = medians(times)
         print(
             f"sweep of {n_seeds} seeds: quiet {quiet:.1f} s, beside two busy processes "
             f"{loaded:.1f} s: ratio {ratio:.2f}",
@@ -192,9 +195,7 @@ def compare_peer(folder: str) -> None:
         theirs = partial(step_times, "-m", "benchmarks.peer", n_seeds, "--again")
         for compiled in ("no", "yes"):
             ours = partial(step_times, "-c", STEPS, n_seeds, compiled)
-            pairs = [(ours(), theirs()) for _ in range(n_pairs)]
-            mine, others = (statistics.median(column) for column in zip(*pairs, strict=True))
-            ratio = statistics.median(a / b for a, b in pairs)
+            mine, others, ratio = medians([(ours(), theirs()) for _ in range(n_pairs)])
             print(
                 f"{9 * int(n_seeds)} nets, compiled: {compiled}: {mine:.2f} ms a step, JAX "
                 f"{others:.2f} ms: ratio {ratio:.2f}",

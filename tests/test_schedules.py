@@ -354,8 +354,12 @@ def test_the_panel_shows_each_ones_rate():
     runs = dict(compare_paths.compare(surface, {"dec": specs["dec"]}, steps=9))
     (panel,) = panels_of(compare_paths.draw(surface, runs))
     assert panel.lines[0].get_xdata().tolist() == list(range(1, 10))
+    gallery = panels_of(compare_paths.draw_gallery({"valley": runs, "bowl": runs}))
+    assert [axes.lines[0].get_ydata().tolist() for axes in gallery] == 2 * [runs["dec"].rates]
+    assert [axes.get_xlabel() for axes in gallery] == 2 * ["Steps"]
     runs = dict(compare_paths.compare(surface, {"SGD": specs["SGD"]}, steps=9))
     assert not panels_of(compare_paths.draw(surface, runs))
+    assert not panels_of(compare_paths.draw_gallery({"valley": runs}))
 
 
 @pytest.mark.parametrize("ratio", [5, 200])
