@@ -207,9 +207,10 @@ def test_a_spec_with_schedules_can_be_sent_to_a_process():
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
-def test_a_grid_that_grows_keeps_all_rates():
+@pytest.mark.parametrize("ends", [[1e-4, 1e-3], [1.0, 3.0]])
+def test_a_grid_that_grows_up_or_down_keeps_all_rates(ends):
     spec = parse_optimizer("SGD + CosineAnnealingLR(T_max=6)")
-    runs = sweep(SMALL, trainings_of(SMALL, [0, 1], [1e-4, 1e-3]), spec)
+    runs = sweep(SMALL, trainings_of(SMALL, [0, 1], ends), spec)
     lrs = [training.lr for training in runs.trainings]
     assert len(lrs) > 4
     assert runs.rates[0].tolist() == lrs
