@@ -103,7 +103,7 @@ class LBFGS(UpdateRule):
             if start.slope > -tolerance:
                 break
             if group["line_search_fn"]:
-                smallest = tolerance / direction.abs().max()
+                smallest = 1e-9 / direction.abs().max()  # as torch: tolerance_change is for steps
                 end = strong_wolfe(at, start, t, calls_left(), smallest)
                 move(params, theta, direction, end.t)
             elif number < max_iter:

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim.lbfgs import _strong_wolfe
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
@@ -629,7 +629,7 @@ def lbfgs_path(optimizer_class, seed=0, steps=25, new_batches=False, **options):
     options=st.fixed_dictionaries(
         {},
         optional={
-            "lr": st.floats(0.01, 1.5) | st.builds(torch.tensor, st.floats(0.01, 1.5)),
+            "lr": st.floats(0.01, 1.5),
             "max_iter": st.integers(0, 20),
             "max_eval": st.integers(1, 25),
             "tolerance_grad": st.sampled_from([1e-7, 1e-2, 1.0]),
@@ -639,6 +639,7 @@ def lbfgs_path(optimizer_class, seed=0, steps=25, new_batches=False, **options):
         },
     ),
 )
+@example(True, 4, {"tolerance_change": 1e-3, "line_search_fn": "strong_wolfe"})
 def test_lbfgs_is_that_of_torch(new_batches, seed, options):
     ours, theirs = (
         lbfgs_path(optimizer_class, seed, 8, new_batches, **options)
@@ -646,6 +647,13 @@ def test_lbfgs_is_that_of_torch(new_batches, seed, options):
     )
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-8, atol=1e-10, equal_nan=True)
     assert ours[1] == theirs[1]
+
+
+@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
+def test_lbfgs_takes_a_tensor_for_its_number(line_search_fn):
+    ours = lbfgs_path(optimizers.LBFGS, lr=torch.tensor(0.3), line_search_fn=line_search_fn)
+    theirs = lbfgs_path(torch.optim.LBFGS, lr=0.3, line_search_fn=line_search_fn)
+    torch.testing.assert_close(ours, theirs)
 
 
 def minimum_of_a_quadratic(optimizer, curvature, start):
