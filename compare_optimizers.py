@@ -7,8 +7,8 @@ Every optimizer starts from the same weights and sees the same mini-batches in t
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from lab import fits, plotting
-from lab.commands import Parser
+from lab import fits, learning, plotting
+from lab.commands import Parser, animation_path
 from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
 from lab.stacking import train_all
@@ -24,7 +24,7 @@ from settings import LR, OPTIMIZERS, SEED, TASK
 from tasks import TASKS, Task
 
 EXAMPLES = """\
-  python compare_optimizers.py --fit
+  python compare_optimizers.py --fit --animate learning.gif
   python compare_optimizers.py --seeds 100
   python compare_optimizers.py --optimizers Adam "AdamW(weight_decay=0.1)" "big=SGD(lr=0.5)"
   python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
@@ -55,7 +55,7 @@ def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) 
     """Return the figure of what `compare` yields: the losses and, if asked for, the fits."""
     runs = dict(runs)
     dataset = next(iter(runs.values())).trainings[0].dataset
-    n_fits, draw_fits = fits.panels_of(dataset, len(runs)) if fit else (0, None)
+    n_fits, draw_fits, _ = fits.panels_of(dataset, len(runs)) if fit else (0, None, None)
     figure, panels = plotting.new_figure(1 + n_fits)
     draw_losses(panels[0], runs)
     if fit:
@@ -107,6 +107,8 @@ def make_parser() -> Parser:
     parser.add_seeds(1)
     parser.add_target()
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
+    text = "also watch the nets learn, as .gif, .html or .mp4"
+    parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
     return parser
 
 
@@ -114,11 +116,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
     task, seeds = options.task, range(options.seed, options.seed + options.seeds)
+    if options.animate and options.seeds > 1:
+        parser.error("--animate shows one seed: leave --seeds out")
     with parser.refusing():
         optimizers = parse_optimizers(options.optimizers, options.lr)
         (training,) = trainings_of(task, [options.seed])
         try_optimizers(optimizers, partial(take_a_step, task, training))
-        if options.fit:
+        if options.fit or options.animate:
             fits.panels_of(training.dataset, len(optimizers))
 
     wide = ">27" if len(seeds) > 1 else ">13"
@@ -137,7 +141,12 @@ def main(argv: list[str] | None = None) -> int:
         for k, training in enumerate(run.trainings)
         for step, loss in enumerate(run.history(k), start=1)
     )
-    return report.save(draw(runs, options.fit), CSV_HEADER, rows)
+    films = {
+        options.animate: lambda: learning.animate(
+            draw(runs, fit=True), runs, task, optimizers, report.progress("animation")
+        )
+    }
+    return report.save(draw(runs, options.fit), CSV_HEADER, rows, films)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lab import plotting
+from lab import movies, plotting
 from lab.commands import (
     Parser,
     animation_path,
@@ -363,14 +363,8 @@ def animate(
             end.set_data(points[:now][-1:].T)
             loss.set_data(heights[:now].T)
 
-    plotting.freeze(figure, [line for racer in racers for line in racer])
-    return FuncAnimation(
-        figure,
-        show,
-        frames=lambda: progress(range(len(moments)), len(moments)),
-        save_count=len(moments),
-        cache_frame_data=False,
-    )
+    lines = [line for racer in racers for line in racer]
+    return movies.movie(figure, lines, show, len(moments), progress)
 
 
 # ---------------------------------------------------------------- the table and the command line
@@ -508,13 +502,13 @@ def main(argv: list[str] | None = None) -> int:
     header = ("surface", *CSV_HEADER) if others else CSV_HEADER
     if others:
         return report.save(draw_gallery(runs), header, rows)
-    surface, movies = SURFACES[first], {}
-    if options.animate:
-        movies[options.animate] = lambda: plotting.save_animation(
-            animate(surface, runs[first], options.start, report.progress("animation")),
-            options.animate,
+    surface, descents = SURFACES[first], runs[first]
+    films = {
+        options.animate: lambda: animate(
+            surface, descents, options.start, report.progress("animation")
         )
-    return report.save(draw(surface, runs[first], options.start), header, rows, movies)
+    }
+    return report.save(draw(surface, descents, options.start), header, rows, films)
 
 
 if __name__ == "__main__":

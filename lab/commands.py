@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.plotting import animation_writer
+from lab.movies import writer_for
 from lab.specs import describe, nearest, parse_task
 from lab.trainings import check_task
 
@@ -382,7 +382,7 @@ def figure_path(text: str) -> Path:
 def animation_path(text: str) -> Path:
     """A path to write whose extension is an animation format that can be made here."""
     try:
-        animation_writer(Path(text), fps=1)
+        writer_for(Path(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return output_path(text)

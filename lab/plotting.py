@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib import animation, color_sequences, font_manager
+from matplotlib import color_sequences, font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
@@ -219,73 +218,6 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     path = Path(path)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
-
-
-# What a page made by matplotlib's HTMLWriter fetches from elsewhere is only its icons.
-ICONS = {
-    "minus": "-",
-    "fast-backward": "|◀",
-    "step-backward": "◁",
-    "play": "▶",
-    "flip-horizontal": "◀",
-    "pause": "||",
-    "step-forward": "▷",
-    "fast-forward": "▶|",
-    "plus": "+",
-}
-
-
-def freeze(figure: Figure, moving: Iterable[Line2D], dpi: int = 80) -> None:
-    """Turn all of the figure but the `moving` lines into one image, which is quick to draw.
-
-    The figure leaves pyplot: it is there to be saved, and opens no window.
-    """
-    plt.close(figure)
-    FigureCanvasAgg(figure)
-    moving = list(moving)
-    figure.set_dpi(dpi)
-    for line in moving:
-        line.set_visible(False)
-    figure.canvas.draw()
-    figure.set_layout_engine("none")
-    background = figure.canvas.buffer_rgba()
-    for axes in figure.axes:
-        for artist in axes.get_children():
-            artist.set_visible(artist in moving)
-    for key in figure.legends:
-        key.set_visible(False)
-    figure.figimage(background, zorder=-1)
-
-
-def animation_writer(path: Path, fps: int) -> animation.AbstractMovieWriter:
-    """Return the writer for a .gif, .html or .mp4; ValueError says why there is none."""
-    match path.suffix.lower():
-        case ".gif":
-            return animation.PillowWriter(fps)
-        case ".html":
-            return animation.HTMLWriter(fps, embed_frames=True)
-        case ".mp4":
-            if not animation.FFMpegWriter.isAvailable():
-                raise ValueError("an .mp4 needs ffmpeg, which is not installed")
-            return animation.FFMpegWriter(fps)
-    raise ValueError(f"{str(path)!r} is no .gif, .html or .mp4")
-
-
-def save_animation(movie: animation.Animation, path: Path | str, fps: int = 12) -> None:
-    """Save the animation whole or not at all; the extension of `path` picks the format.
-
-    An .html is one self-contained page with play, pause and a slider.
-    """
-    path = Path(path)
-    frames = {"animation.frame_format": "jpeg"}  # of a page, half as large as png
-    with whole_file(path) as temporary, plt.rc_context(frames):
-        movie.save(temporary, animation_writer(path, fps), dpi="figure")
-        if path.suffix.lower() == ".html":
-            page = temporary.read_text(encoding="utf-8")
-            rules = "".join(f'.fa-{k}::before {{content: "{v}"}} ' for k, v in ICONS.items())
-            page = re.sub(r"<link[^>]*font-awesome[^>]*>", f"<style>{rules}</style>", page)
-            head = f'<!DOCTYPE html><meta charset="utf-8"><title>{path.stem}</title>'
-            temporary.write_text(head + page, encoding="utf-8")
 
 
 def show_figure(figure: Figure) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lab import interruption
+from lab.movies import save_movie
 from lab.plotting import missing_letters, save_figure, show_figure, whole_file
 from lab.specs import Spec, describe
 
+from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 
 NOT_COMPILED = "not compiled, which would be faster"  # a remark that is made once, for all
@@ -139,12 +141,12 @@ class Report:
         figure: Figure,
         header: tuple[str, ...],
         rows: Iterable[tuple],
-        movies: dict[Path, Callable[[], None]] | None = None,
+        films: dict[Path | None, Callable[[], Animation]] | None = None,
     ) -> int:
         """Save figure and CSV, and say so; open a window; return the exit status.
 
-        `movies` maps more paths to what saves them, which a signal may end. What cannot be saved
-        is told, and the rest is.
+        `films` maps the paths of animations to what makes them, which a signal may end; None is
+        no path. What cannot be saved is told, and the rest is.
         """
         options = self.options
         self._save(options.output, lambda: save_figure(figure, options.output))
@@ -152,9 +154,9 @@ class Report:
             self._save(options.csv, lambda: write_csv(options.csv, header, rows))
         interruption.go_on()
         try:
-            for path, save in (movies or {}).items():
-                if not self.was_interrupted():
-                    self._save(path, save)
+            for path, make in (films or {}).items():
+                if path and not self.was_interrupted():
+                    self._save(path, lambda path=path, make=make: save_movie(make(), path))
         except KeyboardInterrupt:
             self.interrupted = True
         if self.was_interrupted():

@@ -4,7 +4,7 @@ import csv
 import math
 import re
 
-from lab import plotting
+from lab import movies, plotting
 
 import matplotlib.pyplot as plt
 import pytest
@@ -464,7 +464,7 @@ def test_the_page_is_self_contained(workdir):
 
 def test_an_mp4_without_ffmpeg_is_refused_in_one_line(workdir, capsys, monkeypatch):
     monkeypatch.setattr(
-        plotting.animation.FFMpegWriter, "isAvailable", classmethod(lambda cls: False)
+        movies.animation.FFMpegWriter, "isAvailable", classmethod(lambda cls: False)
     )
     assert run_main("--animate", "race.mp4") == 2
     err = capsys.readouterr().err
@@ -477,7 +477,7 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plotting.animation.PillowWriter, "finish", interrupt)
+    monkeypatch.setattr(movies.GifWriter, "finish", interrupt)
     assert run_main("--animate", "race.gif", "--steps", "3") == 130
     assert [path.name for path in workdir.iterdir()] == ["compare_paths.png"]
 

@@ -127,26 +127,6 @@ def test_panels_are_laid_out_row_by_row():
     assert tops[0] > tops[4]
 
 
-def test_what_does_not_move_is_frozen_into_one_image():
-    figure, (axes,) = plotting.new_figure()
-    (still,) = axes.plot([0, 1], [1, 2], color="blue")
-    (moving,) = axes.plot([0, 1], [2, 1], color="red")
-    plotting.legend(figure, [still, moving])
-    plotting.freeze(figure, iter([moving]))
-    assert moving.get_visible()
-    assert not still.get_visible()
-    assert not figure.legends[0].get_visible()
-    assert not plt.get_fignums()
-    (image,) = figure.images
-    pixels = image.get_array()[..., :3].reshape(-1, 3).tolist()
-    assert [0, 0, 255] in pixels
-    assert pixels.count([255, 0, 0]) < 100  # its key in the legend, and not the line
-    before = axes.get_position().bounds
-    axes.set_title("a title that would take room")
-    figure.canvas.draw()
-    assert axes.get_position().bounds == before
-
-
 def save_with(label, path):
     figure, (axes,) = plotting.new_figure()
     axes.plot([1, 2], label=label)
@@ -241,41 +221,6 @@ def test_a_legend_has_as_many_columns_as_fit():
     assert plotting.legend_columns([70, 9], inches=7) == 1
     assert plotting.legend_columns([30, 5, 5, 5, 5, 5], inches=7) == 5  # the long one has its own
     assert plotting.legend_columns([], inches=7) == 1
-
-
-def test_an_animation_format_needs_its_writer(monkeypatch):
-    writer = plotting.animation.FFMpegWriter
-    for there in (True, False):
-        monkeypatch.setattr(writer, "isAvailable", classmethod(lambda cls, there=there: there))
-        if there:
-            assert isinstance(plotting.animation_writer(Path("a.MP4"), 5), writer)
-        else:
-            with pytest.raises(ValueError, match="ffmpeg"):
-                plotting.animation_writer(Path("a.mp4"), 5)
-    gif = plotting.animation_writer(Path("a.gif"), 5)
-    assert isinstance(gif, plotting.animation.PillowWriter)
-    assert gif.fps == 5
-    page = plotting.animation_writer(Path("a.html"), 7)
-    assert isinstance(page, plotting.animation.HTMLWriter)
-    assert page.embed_frames
-    with pytest.raises(ValueError, match=r"'a\.avi' is no \.gif"):
-        plotting.animation_writer(Path("a.avi"), 5)
-
-
-def test_a_movie_is_saved_whole_and_moves(tmp_path):
-    figure, (axes,) = plotting.new_figure()
-    (line,) = axes.plot([0, 1], [0, 1])
-    plotting.legend(figure, [line])
-    plotting.freeze(figure, iter([line]))
-    movie = plotting.animation.FuncAnimation(
-        figure, lambda i: line.set_data([0, i], [0, i]), frames=3, cache_frame_data=False
-    )
-    plotting.save_animation(movie, str(tmp_path / "a.html"), fps=3)
-    page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')
-    assert page.count("data:image/jpeg;base64,") == 3
-    assert "font-awesome.min.css" not in page
-    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
 def test_a_window_opens_only_where_there_is_a_screen(monkeypatch):

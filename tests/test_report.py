@@ -142,30 +142,31 @@ def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
     assert [path.name for path in workdir.iterdir()] == ["a.csv"]
 
 
-def test_a_movie_is_saved_too_and_a_signal_may_end_it(make_report, workdir, capsys):
+def test_a_movie_is_saved_too_and_a_signal_may_end_it(make_report, workdir, capsys, monkeypatch):
+    monkeypatch.setattr("lab.report.save_movie", lambda film, path: path.write_text(film))
     reporter = make_report()
     reporter.collect([("a", Run(1))], row)
     assert interruption.waiting  # so that the figure is saved whole
     seen = []
 
-    def save(path):
+    def make():
         seen.append((interruption.waiting, Path("a.png").exists(), Path("a.csv").exists()))
-        path.write_text("movie")
+        return f"movie {len(seen)}"
 
-    def stop(path):
+    def stop():
         raise KeyboardInterrupt
 
-    def save_with(*movies):
-        paths = [Path(f"{number}.gif") for number, _ in enumerate(movies)]
+    def save_with(*films):
         figure, _ = plotting.new_figure()
-        saves = {path: partial(movie, path) for path, movie in zip(paths, movies, strict=True)}
-        return reporter.save(figure, ("a",), [("b",)], saves)
+        paths = [Path(f"{number}.gif") for number, _ in enumerate(films)]
+        films = {None: stop, **dict(zip(paths, films, strict=True))}  # None: not asked for
+        return reporter.save(figure, ("a",), [("b",)], films)
 
-    assert save_with(save, save) == 0
+    assert save_with(make, make) == 0
     assert seen == [(False, True, True)] * 2
-    assert Path("1.gif").read_text() == "movie"
+    assert Path("1.gif").read_text() == "movie 2"
     assert capsys.readouterr().out.endswith("saved a.png\nsaved a.csv\nsaved 0.gif\nsaved 1.gif\n")
-    assert save_with(stop, save) == 130
+    assert save_with(stop, make) == 130
     assert len(seen) == 2
     assert capsys.readouterr().err == "interrupted: what had finished is saved\n"
 

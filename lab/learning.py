@@ -1,0 +1,81 @@
+"""Watch nets learn: an animation of their losses and of what they have learned by then."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from lab import fits, movies
+from lab.schedules import Schedule, schedulers_of
+from lab.trainings import Progress, Runs, Training, without_progress
+
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.optim import Optimizer
+
+from data import make_loader
+from tasks import Task
+from training import train
+
+FRAMES, REST = 72, 24  # at twelve a second: six seconds, and two at the end
+
+
+def moments(n_steps: int) -> list[int]:
+    """Return the steps after which to look: closer together at the start, the last one for long."""
+    steps = {round(n_steps * (k / (FRAMES - 1)) ** 2) for k in range(FRAMES)}
+    return [*sorted(steps), *[n_steps] * REST]
+
+
+def weights_at(
+    steps: list[int], task: Task, training: Training, make_optimizer: Callable[..., Optimizer]
+) -> list[dict[str, Tensor]]:
+    """Train a net once more; return its weights and buffers after these steps, in ascending order.
+
+    Where it ends earlier, its last ones.
+    """
+    net = training.make_net(task)
+    optimizer = training.make_optimizer(make_optimizer, net)
+    loader = make_loader(training.dataset, task.batch_size)
+    schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
+
+    def state() -> dict[str, Tensor]:
+        return {name: value.clone().unsqueeze(0) for name, value in net.state_dict().items()}
+
+    seen = {0: state()}
+    try:
+        for step, loss in enumerate(train(net, optimizer, loader, task.loss, task.epochs), start=1):
+            schedule.step(loss)
+            if step in steps or not math.isfinite(loss):
+                seen[step] = state()
+    except Exception:  # the table has told of it
+        seen[step + 1] = state()
+    return [seen[max(known for known in seen if known <= step)] for step in steps]
+
+
+def animate(
+    figure: Figure,
+    runs: dict[str, Runs],
+    task: Task,
+    optimizers: dict[str, Callable[..., Optimizer]],
+    progress: Progress = without_progress,
+) -> FuncAnimation:
+    """Return an animation of the figure of compare_optimizers.draw(runs, fit=True), of one seed.
+
+    The loss curves grow, and the fits bend to the data.
+    """
+    (training,) = next(iter(runs.values())).trainings
+    n_fits, _, move = fits.panels_of(training.dataset, len(runs))
+    losses, *panels = figure.axes[: 1 + n_fits]
+    curves = {line: line.get_xydata() for line in losses.lines}
+    steps = moments(max(len(run.losses) for run in runs.values()))
+    weights = {label: weights_at(steps, task, training, optimizers[label]) for label in runs}
+    losses.set_title(f"Step {steps[-1]}", y=1.0)  # fixed: else it moves when others are hidden
+
+    def show(number: int) -> None:
+        losses.title.set_text(f"Step {steps[number]}")
+        for line, points in curves.items():
+            line.set_data(points[: steps[number]].T)
+        move(panels, {k: replace(run, weights=weights[k][number]) for k, run in runs.items()})
+
+    moving = [*curves, losses.title, *(artist for axes in panels for artist in fits.moving(axes))]
+    return movies.movie(figure, moving, show, len(steps), progress)

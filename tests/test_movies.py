@@ -1,0 +1,103 @@
+"""What moves, what stands still, and how it is saved."""
+
+from pathlib import Path
+
+from lab import movies, plotting
+from lab.trainings import without_progress
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import animation
+from PIL import Image
+
+
+def test_what_does_not_move_is_frozen_into_one_image():
+    figure, (axes,) = plotting.new_figure()
+    (still,) = axes.plot([0, 1], [1, 2], color="blue")
+    (moving,) = axes.plot([0, 1], [2, 1], color="red")
+    plotting.legend(figure, [still, moving])
+    movies.freeze(figure, iter([moving]))
+    assert moving.get_visible()
+    assert not still.get_visible()
+    assert not figure.legends[0].get_visible()
+    assert not plt.get_fignums()
+    (image,) = figure.images
+    pixels = image.get_array()[..., :3].reshape(-1, 3).tolist()
+    assert [0, 0, 255] in pixels
+    assert pixels.count([255, 0, 0]) < 100  # its key in the legend, and not the line
+    before = axes.get_position().bounds
+    axes.set_title("a title that would take room")
+    figure.canvas.draw()
+    assert axes.get_position().bounds == before
+
+
+def test_an_animation_format_needs_its_writer(monkeypatch):
+    writer = animation.FFMpegWriter
+    for there in (True, False):
+        monkeypatch.setattr(writer, "isAvailable", classmethod(lambda cls, there=there: there))
+        if there:
+            assert isinstance(movies.writer_for(Path("a.MP4"), 5), writer)
+        else:
+            with pytest.raises(ValueError, match="ffmpeg"):
+                movies.writer_for(Path("a.mp4"), 5)
+    gif = movies.writer_for(Path("a.gif"), 5)
+    assert isinstance(gif, animation.PillowWriter)
+    assert gif.fps == 5
+    page = movies.writer_for(Path("a.html"), 7)
+    assert isinstance(page, animation.HTMLWriter)
+    assert page.embed_frames
+    with pytest.raises(ValueError, match=r"'a\.avi' is no \.gif"):
+        movies.writer_for(Path("a.avi"), 5)
+
+
+def test_a_movie_is_saved_whole_and_moves(tmp_path):
+    figure, (axes,) = plotting.new_figure()
+    (line,) = axes.plot([0, 1], [0, 1])
+    plotting.legend(figure, [line])
+    movie = movies.movie(
+        figure, iter([line]), lambda i: line.set_data([0, i], [0, i]), 3, without_progress
+    )
+    movies.save_movie(movie, str(tmp_path / "a.html"), fps=3)
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "font-awesome.min.css" not in page
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_a_gif_is_small_and_keeps_its_colours(tmp_path):
+    figure, (axes,) = plotting.new_figure()
+    height = np.hypot(*np.mgrid[-1:1:100j, -1:1:100j])
+    image = axes.imshow(height)
+    (line,) = axes.plot([0, 99], [0, 99], color="red", linewidth=5)
+    plotting.legend(figure, [line])
+
+    def show(number):
+        image.set_data(np.roll(height, number, axis=0))
+        sizes.append(figure.get_size_inches() * figure.dpi)
+
+    sizes = []
+    movie = movies.movie(figure, [image, line], show, 9, without_progress)
+    movie.save(tmp_path / "plain.gif", animation.PillowWriter(movies.FPS), dpi="figure")
+    movies.save_movie(movie, tmp_path / "a.gif")
+    with Image.open(tmp_path / "plain.gif") as plain, Image.open(tmp_path / "a.gif") as ours:
+        assert plain.n_frames == ours.n_frames == 9
+        for number in range(9):
+            plain.seek(number)
+            ours.seek(number)
+            assert ours.size == plain.size == tuple(sizes[0].round())
+            one, other = (np.asarray(gif.convert("RGB"), dtype=float) for gif in (plain, ours))
+            assert np.abs(one - other).mean() < 6  # of 255
+            assert (other == (255, 255, 255)).all(2).mean() > 0.3
+            assert (np.abs(other - (255, 0, 0)).sum(2) < 20).any()
+    assert (tmp_path / "a.gif").stat().st_size < 0.6 * (tmp_path / "plain.gif").stat().st_size
+
+
+@pytest.mark.parametrize(("n_panels", "dpi"), [(1, 80), (2, 80), (4, 79.9), (8, 62.3)])
+def test_a_frame_of_many_panels_has_fewer_dots_an_inch(n_panels, dpi):
+    figure, _ = plotting.new_figure(n_panels)
+    movies.freeze(figure, [])
+    width, height = figure.get_size_inches() * figure.dpi
+    assert figure.dpi == pytest.approx(dpi, abs=0.1)
+    assert width * height < movies.AREA * 1.001
