@@ -1,5 +1,6 @@
 """How a figure moves, and how that is saved: as a .gif, a page with a slider, or an .mp4."""
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,10 +71,17 @@ class GifWriter(animation.PillowWriter):
     """A writer of .gif with one palette for all frames, which makes it a tenth to a half as large.
 
     It is that of the last frame, and reaches its extremes: of a map it makes bands of height.
+    Pillow does not always take the nearest colour: the ground has no near one, and so stays.
     """
 
     def finish(self) -> None:
-        palette = self._frames[-1].quantize(128, Image.Quantize.MAXCOVERAGE)
+        last = self._frames[-1]
+        ground = last.getpixel((0, 0))
+        palette = last.quantize(128, Image.Quantize.MAXCOVERAGE)
+        values = palette.getpalette()
+        colors = [values[i : i + 3] for i in range(0, len(values), 3)]
+        colors = [ground if math.dist(color, ground) < 16 else color for color in colors]
+        palette.putpalette([value for color in colors for value in color])
         self._frames = [
             frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self._frames
         ]

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib import animation
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 
@@ -101,3 +102,17 @@ def test_a_frame_of_many_panels_has_fewer_dots_an_inch(n_panels, dpi):
     width, height = figure.get_size_inches() * figure.dpi
     assert figure.dpi == pytest.approx(dpi, abs=0.1)
     assert width * height < movies.AREA * 1.001
+
+
+@pytest.mark.parametrize("ground", ["white", "black", "#202020"])
+def test_the_ground_of_a_gif_stays_as_it_is(ground, tmp_path):
+    figure, (axes,) = plotting.new_figure()
+    figure.set_facecolor(ground)
+    axes.set_facecolor(ground)
+    (line,) = axes.plot(range(9), [3, 1, 4, 1, 5, 9, 2, 6, 5], color="tab:brown")
+    movie = movies.movie(figure, [line], lambda i: line.set_xdata(range(9)), 2, without_progress)
+    movies.save_movie(movie, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        colors = sorted(gif.convert("RGB").getcolors(99_999))
+    assert colors[-1][1] == tuple(round(255 * part) for part in to_rgb(ground))
+    assert colors[-1][0] > 0.8 * gif.size[0] * gif.size[1]
