@@ -14,7 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-FPS = 12
 AREA = 460_000  # of a frame at most, in pixels: a larger one makes too large a .gif
 
 
@@ -24,6 +23,7 @@ def movie(
     show: Callable[[int], None],
     n_frames: int,
     progress: Callable[[Iterable, int], Iterable],
+    fps: float = 12,
 ) -> animation.FuncAnimation:
     """Return an animation of the figure, in which `show(number)` moves the `moving` artists.
 
@@ -35,6 +35,7 @@ def movie(
         show,
         frames=lambda: iter(progress(range(n_frames), n_frames)),
         save_count=n_frames,
+        interval=1000 / fps,
         cache_frame_data=False,
     )
 
@@ -88,13 +89,13 @@ class GifWriter(animation.PillowWriter):
         super().finish()
 
 
-def writer_for(path: Path, fps: int = FPS) -> animation.AbstractMovieWriter:
+def writer_for(path: Path, fps: float = 12) -> animation.AbstractMovieWriter:
     """Return the writer for a .gif, .html or .mp4; ValueError says why there is none."""
     match path.suffix.lower():
         case ".gif":
             return GifWriter(fps)
         case ".html":
-            return animation.HTMLWriter(fps, embed_frames=True)
+            return animation.HTMLWriter(fps, embed_frames=True, default_mode="once")
         case ".mp4":
             if not animation.FFMpegWriter.isAvailable():
                 raise ValueError("an .mp4 needs ffmpeg, which is not installed")
@@ -116,12 +117,13 @@ ICONS = {
 }
 
 
-def save_movie(film: animation.Animation, path: Path | str, fps: int = FPS) -> None:
+def save_movie(film: animation.FuncAnimation, path: Path | str) -> None:
     """Save the animation whole or not at all; the extension of `path` picks the format.
 
-    An .html is one self-contained page with play, pause and a slider.
+    An .html is one self-contained page with play, pause and a slider, which it leaves to the reader
+    once it has played.
     """
-    path = Path(path)
+    path, fps = Path(path), 1000 / film.event_source.interval
     frames = {"animation.frame_format": "jpeg"}  # of a page, half as large as png
     with whole_file(path) as temporary, plt.rc_context(frames):
         film.save(temporary, writer_for(path, fps), dpi="figure")

@@ -3,8 +3,10 @@
 import csv
 import math
 import re
+from functools import partial
 
-from lab import movies, plotting
+from lab import movies, paths, plotting
+from lab.specs import Spec, parse_optimizers
 
 import matplotlib.pyplot as plt
 import pytest
@@ -114,11 +116,11 @@ def test_rates_that_descend_together_go_where_each_goes_alone(name, module):
 def test_tuning_finds_the_best_rate_of_gradient_descent_on_the_valley():
     # The slowest of the contractions |1 - lr·0.2| and |1 - lr·4| is fastest at lr = 2/4.2.
     lr = script.best_lr(VALLEY, VALLEY.start, optimizers.SGD, torch.zeros(200, 2))
-    assert lr == min(script.TUNING_LRS, key=lambda lr: max(abs(1 - 0.2 * lr), abs(1 - 4 * lr)))
+    assert lr == min(script.RATES, key=lambda lr: max(abs(1 - 0.2 * lr), abs(1 - 4 * lr)))
 
 
 def test_tuning_an_optimizer_that_takes_one_group_only(monkeypatch):
-    monkeypatch.setattr(script, "TUNING_LRS", [1e-4, 0.1, 1.0])
+    monkeypatch.setattr(script, "RATES", [1e-4, 0.1, 1.0])
     lr = script.best_lr(VALLEY, VALLEY.start, torch.optim.LBFGS, torch.zeros(5, 2))
     assert lr == 1.0
 
@@ -193,7 +195,7 @@ def test_a_gallery_of_several_has_two_rows():
 def test_contours_are_even_or_where_the_floor_is_flat_at_equal_ratios():
     def levels(name):
         _, axes = plotting.new_figure()
-        script.draw_contours(axes[0], SURFACES[name], SURFACES[name].window)
+        paths.draw_contours(axes[0], SURFACES[name], SURFACES[name].window)
         return torch.tensor(axes[0].collections[0].levels)
 
     rastrigin, rosenbrock = levels("rastrigin"), levels("rosenbrock")
@@ -221,7 +223,7 @@ def test_the_default_makes_the_lesson_visible():
 def test_the_contours_of_a_valley_have_a_line_on_its_floor():
     for name, surface in SURFACES.items():
         _, (axes,) = plotting.new_figure()
-        script.draw_contours(axes, surface, surface.window)
+        paths.draw_contours(axes, surface, surface.window)
         levels = axes.collections[0].levels
         x, y = (torch.linspace(low, high, 101) for low, high in surface.window)
         z = surface.formula(torch.cartesian_prod(x, y))
@@ -340,7 +342,7 @@ def test_tuning_prefers_paths_that_stay_in_the_window():
 @pytest.mark.parametrize("side", [1, -1])
 def test_a_rate_that_leaves_the_window_is_not_the_best(side, monkeypatch):
     # At 0.45 each step multiplies y by 1 - 0.45·4 = -0.8: down at once, but over to the other side.
-    monkeypatch.setattr(script, "TUNING_LRS", [0.01, 0.45])
+    monkeypatch.setattr(script, "RATES", [0.01, 0.45])
     window = (-3, 1) if side == 1 else (-1, 3)
 
     def best_lr(window):
@@ -371,9 +373,9 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
 def test_an_optimizer_that_fails_while_it_is_tuned_is_a_row(workdir, capsys, homework):
     homework(FAILS)
     assert run_main("--optimizers", "homework.Fails", "Adam", "--tune", "--csv", "a.csv") == 1
-    assert "failed at step 1: RuntimeError: boom\n" in capsys.readouterr().out
+    assert "failed at step 3: RuntimeError: boom\n" in capsys.readouterr().out
     labels = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
-    assert (labels.count("homework.Fails"), labels.count("Adam")) == (1, 6)
+    assert (labels.count("homework.Fails"), labels.count("Adam")) == (3, 6)
 
 
 @pytest.mark.parametrize("n_more", [0, 2])
@@ -482,6 +484,89 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
     assert [path.name for path in workdir.iterdir()] == ["compare_paths.png"]
 
 
+def plain_path(make_optimizer, steps):
+    """Return the path (steps + 1, 2) of a plain loop down the valley, up to where it ends."""
+    point = torch.tensor([-5.0, -2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = make_optimizer([point])
+    path = [point.detach().clone()]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = 0.1 * point[0] ** 2 + 2 * point[1] ** 2
+        loss.backward()
+        return loss
+
+    for _ in range(steps):
+        optimizer.step(closure)
+        path.append(point.detach().clone())
+        if not point.isfinite().all():
+            break
+    return torch.stack(path)
+
+
+def test_all_rates_descend_as_torch_does_at_each():
+    classes = ["SGD", "Adagrad", "RMSprop", "Adam", "Rprop", "LBFGS"]
+    specs = parse_optimizers([*classes, "SGD(lr=0.3)"])
+    lrs = [1e-4, 0.03, 0.4, 0.6, 1e160]
+    runs = script.compare_rates(SURFACES["valley"], specs, steps=12, lrs=lrs)
+    assert list(runs) == lrs
+    for lr, descents in runs.items():
+        assert list(descents) == [*classes, "SGD(lr=0.3)"]
+        for label, run in descents.items():
+            keywords = {"lr": 0.3} if "(" in label else specs[label].keywords | {"lr": lr}
+            make_optimizer = partial(getattr(torch.optim, label.split("(")[0]), **keywords)
+            expected = plain_path(make_optimizer, 12)
+            torch.testing.assert_close(run.path, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+    assert runs[1e160]["SGD"].diverged_at == 1
+    assert runs[0.6]["SGD"].losses[-1] > runs[0.6]["SGD"].losses[0]
+
+
+def test_each_frame_of_the_rates_draws_all_at_one():
+    specs = parse_optimizers(["SGD", "Adam", "homework=torch.optim.SGD(lr=0.2)"])
+    runs = script.compare_rates(VALLEY, specs, steps=9, lrs=[1e-4, 0.2, 1e200])
+    movie = script.animate_rates(VALLEY, runs)
+    movie._draw_was_started = True  # it is not to be shown
+    left, right = movie._fig.axes
+    lines = [line for line in left.lines if line.get_marker() == "."]
+    ends = [line for line in left.lines if line.get_marker() == "o"]
+    for number, (lr, descents) in enumerate(runs.items()):
+        movie._func(number)
+        assert left.get_title() == f"lr = {lr:g}"
+        for line, end, loss, run in zip(lines, ends, right.lines, descents.values(), strict=True):
+            if lr < 1:
+                assert torch.equal(torch.tensor(line.get_xydata()), run.path)
+                assert loss.get_ydata().tolist() == run.losses.tolist()
+                assert list(loss.get_xdata()) == list(range(10))
+            assert end.get_xydata().tolist() == line.get_xydata()[-1:].tolist()
+            assert torch.tensor(line.get_xydata()).abs().max() < 100
+    assert movie.event_source.interval == 250
+    assert len(list(movie.new_frame_seq())) == 3
+
+
+def test_an_optimizer_that_fails_at_a_rate_ends_there():
+    class Limited(torch.optim.SGD):
+        def step(self, closure):
+            super().step(closure)
+            if any(p.abs().max() > 20 for group in self.param_groups for p in group["params"]):
+                raise RuntimeError("too far")
+
+    path = script.paths_at(VALLEY.formula, (-5, -2), Limited, torch.zeros(30, 2), [0.1, 0.9])
+    assert path[:, 0].isfinite().all()
+    expected = plain_path(partial(torch.optim.SGD, lr=0.9), 2)  # the third step fails: |y| = 35
+    torch.testing.assert_close(path[:3, 1], expected)
+    assert path[3:, 1].isnan().all()
+    run = script.compare_rates(VALLEY, {"it": Spec("it", "it", Limited, {}, ())}, lrs=[0.1, 0.9])
+    assert (run[0.1]["it"].steps, run[0.9]["it"].steps) == (50, 3)
+
+
+def test_the_page_of_rates_has_a_frame_for_each(workdir):
+    words = ["--optimizers", "SGD", "Adam", "--steps", "4", "--animate-rates"]
+    assert run_main(*words, "rates.html") == 0
+    page = (workdir / "rates.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == len(script.RATES) <= 100
+    assert 'type="range"' in page
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -501,6 +586,8 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
         (["--target", "0"], "--target"),
         (["--surface", "all", "--start", "0", "0"], "--start"),
         (["--surface", "all", "--animate", "a.gif"], "--animate"),
+        (["--surface", "all", "--animate-rates", "a.gif"], "--animate-rates"),
+        (["--animate", "a.gif", "--animate-rates", "a.gif"], "same file"),
         (["--animate", "a.avi"], "a.avi"),
         (["--animate", "nowhere/a.gif"], "nowhere"),
         (["--animate", "a.gif", "--csv", "./a.gif"], "same file"),

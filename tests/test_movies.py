@@ -59,7 +59,7 @@ def test_a_movie_is_saved_whole_and_moves(tmp_path):
     movie = movies.movie(
         figure, iter([line]), lambda i: line.set_data([0, i], [0, i]), 3, without_progress
     )
-    movies.save_movie(movie, str(tmp_path / "a.html"), fps=3)
+    movies.save_movie(movie, str(tmp_path / "a.html"))
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')
     assert page.count("data:image/jpeg;base64,") == 3
@@ -80,7 +80,7 @@ def test_a_gif_is_small_and_keeps_its_colours(tmp_path):
 
     sizes = []
     movie = movies.movie(figure, [image, line], show, 9, without_progress)
-    movie.save(tmp_path / "plain.gif", animation.PillowWriter(movies.FPS), dpi="figure")
+    movie.save(tmp_path / "plain.gif", animation.PillowWriter(), dpi="figure")
     movies.save_movie(movie, tmp_path / "a.gif")
     with Image.open(tmp_path / "plain.gif") as plain, Image.open(tmp_path / "a.gif") as ours:
         assert plain.n_frames == ours.n_frames == 9
