@@ -95,7 +95,7 @@ def writer_for(path: Path, fps: float = 12) -> animation.AbstractMovieWriter:
         case ".gif":
             return GifWriter(fps)
         case ".html":
-            return animation.HTMLWriter(fps, embed_frames=True, default_mode="once")
+            return animation.HTMLWriter(fps, embed_frames=True)
         case ".mp4":
             if not animation.FFMpegWriter.isAvailable():
                 raise ValueError("an .mp4 needs ffmpeg, which is not installed")
@@ -120,8 +120,7 @@ ICONS = {
 def save_movie(film: animation.FuncAnimation, path: Path | str) -> None:
     """Save the animation whole or not at all; the extension of `path` picks the format.
 
-    An .html is one self-contained page with play, pause and a slider, which it leaves to the reader
-    once it has played.
+    An .html is one self-contained page with play, pause and a slider.
     """
     path, fps = Path(path), 1000 / film.event_source.interval
     frames = {"animation.frame_format": "jpeg"}  # of a page, half as large as png
