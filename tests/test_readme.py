@@ -76,12 +76,10 @@ def test_the_pages_of_docs_name_files_that_are_there():
     )
 
 
-CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-
-
 def contents(section):
     """Return what a section has in any language: programs, code, links, and numbers."""
     programs = re.findall(r"```.*?```", section, re.DOTALL)
+    programs = [re.sub(r" *#.*| --zh", "", program) for program in programs]
     text = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
     code = set(re.findall(r"`([^`\n]+)`", text))
     text = re.sub(r"`[^`\n]+`", "", text)
@@ -90,10 +88,14 @@ def contents(section):
     return programs, code, links, sorted(re.findall(r"\d+(?:[.,]\d+)*", text))
 
 
-def test_the_chinese_readme_says_the_same():
-    assert "](README.zh-CN.md)" in README
-    assert "](README.md)" in CHINESE
-    pages = [re.sub(r"\[[^]]*\]\(README\S*\.md\)", "", page) for page in (README, CHINESE)]
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "exercises"])
+def test_the_chinese_page_says_the_same(folder):
+    english, chinese = (
+        (folder / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert "](README.zh-CN.md)" in english
+    assert "](README.md)" in chinese
+    pages = [re.sub(r"\[[^]]*\]\(README\S*\.md\)", "", page) for page in (english, chinese)]
     ours, theirs = (re.split(r"^## ", page, flags=re.MULTILINE) for page in pages)
     assert len(ours) == len(theirs)
     for section, other in zip(ours, theirs, strict=True):

@@ -1,0 +1,74 @@
+"""Ten exercises: read one, or check your own file."""
+
+import argparse
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+from lab.report import run_main
+
+from exercises import EXERCISES, RIGHT, check, failure
+from exercises.checks import Wrong
+
+HERE = Path(__file__).parent
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m exercises", description=__doc__, epilog="Run it where README.md lies."
+    )
+    numbers = range(1, len(EXERCISES) + 1)
+    parser.add_argument(
+        "number", type=int, nargs="?", choices=numbers, metavar="N", help="which: 1 to 10"
+    )
+    parser.add_argument("file", type=Path, nargs="?", help="your own file, as my_file.py")
+    parser.add_argument("--zh", action="store_true", help="in Chinese (中文)")
+    return parser
+
+
+def texts(chinese: bool) -> list[str]:
+    """Return the text of each exercise: a section of the page."""
+    page = HERE / ("README.zh-CN.md" if chinese else "README.md")
+    _, *sections = re.split(r"^## (?=\d)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [section.strip() for section in sections]
+
+
+def check_file(number: int, path: Path) -> Wrong | None:
+    """Run a student's file; return what is wrong with it, None if it is right."""
+    try:
+        namespace = runpy.run_path(str(path))
+    except Exception as error:  # a student's own code may fail in any way
+        return failure(error, str(path))
+    return check(number, namespace)
+
+
+def say(finding: Wrong, chinese: bool) -> str:
+    """Return a finding as a sentence in English or Chinese."""
+    sentence = finding.sentence
+    if chinese:
+        sentence = json.loads((HERE / "chinese.json").read_text(encoding="utf-8"))[sentence]
+    return sentence.format(**finding.numbers)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    sections = texts(options.zh)
+    if options.number is None:
+        print("\n".join(section.splitlines()[0] for section in sections))
+        return 0
+    if options.file is None:
+        print(sections[options.number - 1])
+        return 0
+    if not options.file.is_file():
+        parser.error(f"there is no file {str(options.file)!r}")
+    sys.path.insert(0, str(options.file.resolve().parent))  # it may import its neighbours
+    finding = check_file(options.number, options.file)
+    print(say(finding or Wrong(RIGHT, number=options.number), options.zh))
+    return 1 if finding else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
