@@ -20,6 +20,7 @@ from lab.specs import describe, nearest, parse_task
 from lab.trainings import check_task
 
 import matplotlib
+import matplotlib.pyplot as plt
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from torch.utils.data import TensorDataset
@@ -48,6 +49,12 @@ class Parser(argparse.ArgumentParser):
         self.add("--seed", seed, settings.SEED, "fixes all that is random")
         self.add("--output", figure_path, output, "the figure; its extension is its format")
         self.add_argument("--csv", type=output_path, help="also write the numbers of the figure")
+        self.add_argument(
+            "--style",
+            type=style,
+            metavar="NAME",
+            help="a style sheet of matplotlib or a file of yours; dark: for slides that are dark",
+        )
         self.add_argument("--no-show", action="store_true", help="open no window")
 
     def add(self, flag: str, kind: Callable[[str], Any], default: Any, text: str) -> None:
@@ -135,6 +142,8 @@ class Parser(argparse.ArgumentParser):
         Where there is a `task`, it is a Task in the end, with the other options' settings.
         """
         options = self.parse_args(argv)
+        if options.style:
+            plt.style.use(options.style)
         paths = [path for path in vars(options).values() if isinstance(path, Path)]
         if len({path.resolve() for path in paths}) < len(paths):
             self.error(f"two outputs name the same file among {', '.join(map(str, paths))}")
@@ -368,6 +377,18 @@ def output_path(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
     return path
+
+
+def style(text: str) -> str:
+    """A style sheet that matplotlib knows, or the path of one."""
+    name = "dark_background" if text == "dark" else text
+    try:
+        with plt.style.context(name):
+            return name
+    except (OSError, ValueError):
+        known = ["dark", *plt.style.available]
+        hint = nearest(text, known)
+        raise argparse.ArgumentTypeError(f"{text!r} is no style sheet and no file{hint}") from None
 
 
 def figure_path(text: str) -> Path:

@@ -40,7 +40,7 @@ def draw_curves(panels: list[Axes], runs: dict[str, Runs]) -> None:
     (axes,) = panels
     x, y = data_of(runs)
     grid = torch.linspace(x.min(), x.max(), 200, device=x.device)
-    axes.scatter(x.cpu(), y.cpu(), s=4, color="lightgrey")
+    axes.scatter(x.cpu(), y.cpu(), s=4, color=plotting.faint())
     axes.set(xlabel="x", ylabel="y", ylim=axes.get_ylim())  # the data's, whatever a net does
     for label, color in plotting.colors(runs).items():
         bands = curve_of(runs[label], grid)

@@ -107,13 +107,13 @@ def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
         levels = torch.logspace(math.log10(low), math.log10(high), 14)
     else:
         levels = torch.linspace(0, high, 12)[1:]
-    axes.contour(x, y, height, levels=levels.tolist(), colors="lightgrey", linewidths=0.8)
+    style = {"colors": [plotting.faint()], "linewidths": 0.8}
+    axes.contour(x, y, height, levels=levels.tolist(), **style)
+    ink, ground = plotting.ink(), axes.get_facecolor()
     for point in surface.minima:
-        axes.plot(
-            *point, marker="*", markersize=15, color="black", markeredgecolor="white", zorder=3
-        )
+        axes.plot(*point, marker="*", markersize=15, color=ink, markeredgecolor=ground, zorder=3)
     if surface.saddle:
-        axes.plot(*surface.saddle, marker="X", markersize=9, color="black", zorder=2)
+        axes.plot(*surface.saddle, marker="X", markersize=9, color=ink, zorder=2)
     axes.grid(visible=False)
     axes.set(xlabel="x", ylabel="y", xlim=window[0], ylim=window[1])
 
@@ -128,7 +128,7 @@ def draw_paths(axes: Axes, runs: dict[str, Descent], window: Window) -> list:
         (end,) = axes.plot(*path[-1:].T, color=colors[label], marker="o", markersize=8)
         artists.append((line, end))
     start = next(iter(runs.values())).path[0]
-    axes.plot(*start, marker="s", markersize=7, color="black", zorder=2)
+    axes.plot(*start, marker="s", markersize=7, color=plotting.ink(), zorder=2)
     return artists
 
 

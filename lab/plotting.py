@@ -11,8 +11,10 @@ import matplotlib.pyplot as plt
 from matplotlib import color_sequences, font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
@@ -44,6 +46,17 @@ def new_figure(n_panels: int = 1, n_rows: int | None = None) -> tuple[Figure, li
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def ink() -> str:
+    """Return the colour of letters: black, or as the style sheet has it."""
+    return plt.rcParams["text.color"]
+
+
+def faint() -> tuple[float, ...]:
+    """Return a colour near that of the ground, for what lies behind."""
+    ground, letters = (to_rgb(plt.rcParams[name]) for name in ("axes.facecolor", "text.color"))
+    return tuple(0.83 * one + 0.17 * other for one, other in zip(ground, letters, strict=True))
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
@@ -145,18 +158,41 @@ def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
 
 
 def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
-    """Name the lines above the panels, where the legend covers nothing."""
+    """Name the lines above the panels, where the legend covers nothing.
+
+    The letters of a wide figure, which is shown smaller, are larger. This is the last thing to
+    draw: it gives a font to all that is written in Chinese.
+    """
+    width = figure.get_figwidth()
+    size = plt.rcParams["font.size"] * max(1, width / 11)
     labels = [line.get_label().replace("$", r"\$") for line in lines]  # no formulas
-    figure.legend(
+    key = figure.legend(
         lines,
         labels,
         loc="outside upper left",
-        ncols=legend_columns([len(label) for label in labels], figure.get_figwidth()),
+        ncols=legend_columns([width_of(label) for label in labels], 10 * width / size),
         frameon=False,
-        prop={"family": font_families(labels)},
+        fontsize=size,
         handlelength=1.5,
         columnspacing=1.5,
     )
+    for line in key.get_lines():
+        line.set_linewidth(max(2.5, line.get_linewidth()))  # seen from the back row
+    texts = [text for text in figure.findobj(Text) if is_chinese(text.get_text())]
+    if texts:
+        families = chinese_families()
+        for text in texts:
+            text.set_fontfamily(families)
+
+
+def is_chinese(text: str) -> bool:
+    """Whether it has any letters that are as wide as they are high."""
+    return width_of(text) > len(text)
+
+
+def width_of(text: str) -> int:
+    """Return how many Latin letters wide a text is."""
+    return sum(2 if letter >= "\u2e80" else 1 for letter in text)
 
 
 # Files of fonts that hold Chinese letters, and most others.
@@ -166,17 +202,16 @@ CJK_FONTS = re.compile(
 )
 
 
-def font_families(labels: Iterable[str]) -> list[str]:
-    """Return the font families for the labels: one with Chinese letters, if they have any.
+def chinese_families() -> list[str]:
+    """Return the font families, and one with Chinese letters, if there is any.
 
     It is looked for among the files, since matplotlib's own list may be older than the font.
     """
     families = list(plt.rcParams["font.family"])
-    if any(letter >= "\u2e80" for label in labels for letter in label):
-        for path in sorted(font_manager.findSystemFonts()):
-            if CJK_FONTS.search(Path(path).name):
-                font_manager.fontManager.addfont(path)
-                return [*families, font_manager.FontProperties(fname=path).get_name()]
+    for path in sorted(font_manager.findSystemFonts()):
+        if CJK_FONTS.search(Path(path).name):
+            font_manager.fontManager.addfont(path)
+            return [*families, font_manager.FontProperties(fname=path).get_name()]
     return families
 
 

@@ -8,12 +8,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lab import commands
+from lab import commands, plotting
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, assert_refused, exit_status
+from matplotlib.colors import to_hex
+from PIL import Image
 
+import compare_optimizers
 import settings
 from tasks import TASKS
 
@@ -388,3 +392,29 @@ def test_an_animation_is_a_path_of_a_format_that_can_be_made(workdir):
     assert commands.animation_path("a.gif") == Path("a.gif")
     with pytest.raises(argparse.ArgumentTypeError, match=r"no \.gif"):
         commands.animation_path("a.png")
+
+
+def test_a_style_sheet_changes_the_ground_and_not_the_colours(workdir, capsys):
+    words = ["--no-show", "--epochs", "1", "--fit", "--optimizers", "SGD", "--style"]
+    grounds = {}
+    (workdir / "mine.mplstyle").write_text("figure.facecolor: red\n")
+    for name in ("default", "dark", "mine.mplstyle"):
+        with plt.rc_context():
+            assert exit_status(compare_optimizers.main, [*words, name]) == 0
+        colors = Image.open("compare_optimizers.png").convert("RGB").getcolors(99_999)
+        grounds[name] = max(colors)[1]
+        assert (63, 144, 218) in {color for _, color in colors}  # SGD's blue
+    assert grounds["default"] == (255, 255, 255)
+    assert grounds["dark"] == (0, 0, 0)
+    figure, _ = plotting.new_figure()
+    assert to_hex(figure.get_facecolor()) == "#ffffff"  # it has not stayed
+    with plt.rc_context():
+        assert exit_status(compare_optimizers.main, [*words, "mine.mplstyle"]) == 0
+        figure, _ = plotting.new_figure()
+        assert to_hex(figure.get_facecolor()) == "#ff0000"
+
+
+def test_an_unknown_style_sheet_is_refused(workdir, capsys):
+    words = ["--no-show", "--style", "darc"]
+    message = "'darc' is no style sheet and no file; did you mean dark?"
+    assert_refused(compare_optimizers.main, words, message, workdir, capsys)

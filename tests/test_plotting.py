@@ -156,9 +156,52 @@ def test_a_font_for_chinese_is_looked_for_only_where_it_is_needed(tmp_path, monk
         return ["/fonts/Arial.ttf", str(serif)]
 
     monkeypatch.setattr(plotting.font_manager, "findSystemFonts", fonts)
-    assert plotting.font_families(["Adam", "ü"]) == default
+
+    def families_of(label):
+        figure, (axes,) = plotting.new_figure()
+        (line,) = axes.plot([0, 1], label=label)
+        axes.set(title=label)
+        axes.set_xticks([0, 1], [label, "Adam"])
+        plotting.legend(figure, [line])
+        texts = figure.findobj(plotting.Text)
+        return {text.get_text(): text.get_fontfamily() for text in texts if text.get_text()}
+
+    assert set(map(tuple, families_of("ü").values())) == {tuple(default)}
     assert not asked
-    assert plotting.font_families(["Adam", "动量"]) == [*default, "DejaVu Serif"]
+    families = families_of("动量")
+    assert families["动量"] == [*default, "DejaVu Serif"]
+    assert families["Adam"] == default
+    assert asked == [True]  # for all texts once
+
+
+def test_a_chinese_letter_is_as_wide_as_two(monkeypatch):
+    assert plotting.width_of("动量=SGD") == 8
+    figure, (axes,) = plotting.new_figure()
+    lines = [axes.plot([0, 1], label=letter * 8)[0] for letter in "abcd"]
+    wide = [axes.plot([0, 1], label=letter * 8)[0] for letter in "动量优化"]
+    columns = []
+    for each in (lines, wide):
+        plotting.legend(figure, each)
+        columns.append(figure.legends[-1]._ncols)
+    assert columns == [4, 3]
+
+
+@pytest.mark.parametrize(("n_panels", "size"), [(1, 10), (2, 10), (8, 10 * 16 / 11)])
+def test_the_legend_is_read_from_the_back_row(n_panels, size):
+    figure, panels = plotting.new_figure(n_panels)
+    lines = panels[0].plot([[0, 1], [1, 2]], linewidth=0.8, label=["a", "b"])
+    lines += panels[0].plot([1, 3], linewidth=4, label="c")
+    plotting.legend(figure, lines)
+    (key,) = figure.legends
+    assert [text.get_fontsize() for text in key.get_texts()] == [pytest.approx(size)] * 3
+    assert [line.get_linewidth() for line in key.get_lines()] == [2.5, 2.5, 4]
+    assert [line.get_linewidth() for line in lines] == [0.8, 0.8, 4]
+
+
+def test_colours_follow_the_style_sheet():
+    assert (plotting.ink(), plotting.faint()) == ("black", pytest.approx((0.83,) * 3))
+    with plt.style.context("dark_background"):
+        assert (plotting.ink(), plotting.faint()) == ("white", pytest.approx((0.17,) * 3))
 
 
 def test_the_size_of_a_figure_grows_with_its_panels():
