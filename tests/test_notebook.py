@@ -1,0 +1,57 @@
+"""The notebook, run from start to end, against the scripts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import plotting
+
+import compare_learning_rates
+import compare_optimizers
+
+NOTEBOOK = Path(__file__).parents[1] / "compare_optimizers.ipynb"
+SAVE = """
+from lab.plotting import save_figure
+
+save_figure(draw(compare()), "first.png")
+save_figure(compare_learning_rates.draw(sweep), "sweep.png")
+"""
+
+
+def outputs(notebook):
+    """Return the kinds of what each code cell has given."""
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return [[sorted(o.get("data", [o.get("name")])) for o in cell["outputs"]] for cell in cells]
+
+
+def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir):
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    stored = outputs(notebook)
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "x"}
+    notebook["cells"].append(cell | {"source": SAVE})
+    (workdir / "notebook.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (workdir / "cloned").symlink_to(NOTEBOOK.parent)
+    run = "from nbclient.cli import main; main()"
+    words = [sys.executable, "-c", run, "--inplace", "notebook.ipynb"]
+    done = subprocess.run(words, cwd=workdir, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((workdir / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert outputs(executed)[:-1] == stored
+
+    runs = dict(compare_optimizers.compare())
+    plotting.save_figure(compare_optimizers.draw(runs), "script.png")
+    assert Path("first.png").read_bytes() == Path("script.png").read_bytes()
+    sweep = dict(compare_learning_rates.compare())
+    plotting.save_figure(compare_learning_rates.draw(sweep), "script.png")
+    assert Path("sweep.png").read_bytes() == Path("script.png").read_bytes()
+    said = [f"{k:8}  {run.final_losses.item():.4f} after 384 steps\n" for k, run in runs.items()]
+    for version in (notebook, executed):
+        assert "".join(version["cells"][4]["outputs"][0]["text"]) == "".join(said)
+
+
+def test_the_notebook_is_small_and_names_no_machine():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text) < 400_000
+    for word in ("/home", "/root", "/tmp", "/work", "Traceback", '"error"'):
+        assert word not in text
