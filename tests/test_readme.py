@@ -81,9 +81,9 @@ def contents(section):
     programs = re.findall(r"```.*?```", section, re.DOTALL)
     programs = [re.sub(r" *#.*| --zh", "", program) for program in programs]
     text = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
-    code = set(re.findall(r"`([^`\n]+)`", text))
+    code = set(re.findall(r"`([^`\n]+)`", text.replace(" --zh", "")))
     text = re.sub(r"`[^`\n]+`", "", text)
-    links = sorted(re.findall(r"\]\(([^)]+)\)", text))
+    links = sorted(re.findall(r"\]\(([^)]+)\)", text.replace(".zh-CN", "")))
     text = re.sub(r"\]\([^)]+\)", "]", text)
     return programs, code, links, sorted(re.findall(r"\d+(?:[.,]\d+)*", text))
 
