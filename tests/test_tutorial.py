@@ -130,16 +130,6 @@ def test_the_tutorial_in_one_piece_gives_the_same_losses_bit_for_bit(runs, monke
     assert names["losses"] == {label: run.history(0) for label, run in runs.items()}
 
 
-def test_the_notebooks_snippet_shows_one_figure():
-    (snippet,) = [program for program in PROGRAMS if "import compare, draw" in program]
-    assert snippet.splitlines()[-1].startswith("figure = ")  # or a notebook would show it twice
-    names = {}
-    exec(snippet, names)
-    assert plt.get_fignums() == [names["figure"].number]
-    assert len(names["figure"].axes[0].lines) == 1
-    assert names["runs"]["mine"].losses.shape[1] == 3
-
-
 def test_without_noise_the_seed_only_orders_the_rows():
     one, other = (parabola(seed, samples=50, noise=0.0)[0] for seed in (1, 2))
     rows = [sorted(torch.cat(dataset.tensors, 1).tolist()) for dataset in (one, other)]
