@@ -50,6 +50,8 @@ def test_moments_come_closer_together_at_the_start(n_steps):
     if n_steps > 1000:
         assert (moving.diff().diff() >= -1).all()
         assert moving.diff()[-1] > 50 * moving.diff()[0]
+        half = moving[len(moving) // 2] / n_steps
+        assert half == pytest.approx(1 / 4, abs=0.02)  # half of the time for a quarter of them
     if n_steps == 7:
         assert moving.tolist() == list(range(8))
 
@@ -103,6 +105,10 @@ def test_each_frame_shows_the_losses_and_the_curves_of_its_step():
     states = [plain_nets(0.1, 1.0), plain_nets(0.3, 0.7)]
     for step, runs, figure in frames(SMALL, SPECS, 3, [0, 4, 20, -1]):
         losses, fits = figure.axes[:2]
+        figure.canvas.draw()
+        title = losses.title.get_window_extent()
+        assert losses.get_window_extent().y1 < title.y0
+        assert title.y1 < figure.legends[0].get_window_extent().y0
         assert losses.get_title() == f"Step {step}"
         for line, run in zip(losses.lines, runs.values(), strict=True):
             assert line.get_ydata().tolist() == run.history(0)[:step]

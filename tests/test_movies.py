@@ -79,11 +79,12 @@ def test_a_gif_is_small_and_keeps_its_colours(tmp_path):
         sizes.append(figure.get_size_inches() * figure.dpi)
 
     sizes = []
-    movie = movies.movie(figure, [image, line], show, 9, without_progress)
+    movie = movies.movie(figure, [image, line], show, 9, without_progress, fps=4)
     movie.save(tmp_path / "plain.gif", animation.PillowWriter(), dpi="figure")
     movies.save_movie(movie, tmp_path / "a.gif")
     with Image.open(tmp_path / "plain.gif") as plain, Image.open(tmp_path / "a.gif") as ours:
         assert plain.n_frames == ours.n_frames == 9
+        assert ours.info["duration"] == 250
         for number in range(9):
             plain.seek(number)
             ours.seek(number)
