@@ -328,6 +328,7 @@ def test_the_gallery_has_a_panel_per_surface(workdir, capsys):
     runs = {name: dict(script.compare(SURFACES[name], steps=3)) for name in SURFACES}
     figure = script.draw_gallery(runs)
     assert [axes.get_title() for axes in figure.axes] == list(SURFACES)
+    assert all(axes.collections for axes in figure.axes)  # contours
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(runs["bowl"])
 
 
@@ -351,6 +352,12 @@ def test_a_rate_that_leaves_the_window_is_not_the_best(side, monkeypatch):
 
     assert best_lr(window) == 0.01
     assert best_lr((-3, 3)) == 0.45
+
+
+def test_of_rates_that_all_go_wrong_the_best_is_one_that_stays_finite(monkeypatch):
+    for rates in ([1e300, 10.0, 1e200], [10.0, 1e300]):
+        monkeypatch.setattr(script, "RATES", rates)
+        assert script.best_lr(VALLEY, VALLEY.start, optimizers.SGD, torch.zeros(4, 2)) == 10
 
 
 def test_from_a_session_a_surface_without_a_rate_is_tuned():
@@ -448,6 +455,8 @@ def test_each_frame_draws_the_paths_so_far():
     assert torch.equal(torch.tensor(paths[0].get_xydata()), runs["SGD"].path[:5])
     ends = [line for line in left.lines if line.get_marker() == "o"]
     assert ends[0].get_xydata().tolist() == [runs["SGD"].path[4].tolist()]
+    loss = movie._fig.axes[1].lines[0]
+    assert loss.get_ydata().tolist() == runs["SGD"].losses[:5].tolist()
     movie._func(numbers[-1])
     assert len(paths[0].get_xdata()) == 10
     movie._draw_was_started = True  # it is not to be shown
