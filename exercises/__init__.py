@@ -27,7 +27,10 @@ class Exercise:
     check: Callable[[Any], None]
 
 
-def optimizer(name: str, rule: rules.Rule, mistakes: dict[str, rules.Rule], lr: float = LR):
+def optimizer(
+    name: str, rule: rules.Rule, mistakes: dict[str, rules.Rule], lr: float = LR
+) -> Exercise:
+    """Return the exercise to write an optimizer: at this learning rate, its steps are the rule's."""
     return Exercise(name, partial(check_optimizer, rule=rule, mistakes=mistakes, lr=lr))
 
 

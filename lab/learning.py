@@ -41,7 +41,7 @@ def weights_at(
     def state() -> dict[str, Tensor]:
         return {name: value.clone().unsqueeze(0) for name, value in net.state_dict().items()}
 
-    seen = {0: state()}
+    step, seen = 0, {0: state()}
     try:
         for step, loss in enumerate(train(net, optimizer, loader, task.loss, task.epochs), start=1):
             schedule.step(loss)
