@@ -30,7 +30,7 @@ class Exercise:
 def optimizer(
     name: str, rule: rules.Rule, mistakes: dict[str, rules.Rule], lr: float = LR
 ) -> Exercise:
-    """Return the exercise to write an optimizer: at this learning rate, its steps are the rule's."""
+    """Return the exercise to write an optimizer whose steps, at this rate, are the rule's."""
     return Exercise(name, partial(check_optimizer, rule=rule, mistakes=mistakes, lr=lr))
 
 
