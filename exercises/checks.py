@@ -46,6 +46,12 @@ MOVED_NOTHING = (
     "No step moves anything: change the parameter in place, as `param -= ...` does and "
     "`param = param - ...` does not."
 )
+CLOSURE_FORGOTTEN = "`step` does not call the closure, which computes the gradients: call it first."
+CLOSURE_WITHOUT_GRAD = (
+    "The closure is called under torch.no_grad(), where it cannot compute gradients: call it under "
+    "`with torch.enable_grad():`."
+)
+LOSS_NOT_RETURNED = "`step` has to return the loss that the closure returns."
 NO_OPTIMIZER = "It has to be a class derived from optimizers.UpdateRule or torch.optim.Optimizer."
 UPHILL = "The steps go uphill: a parameter moves against its gradient, by `param -= ...`."
 SHARED = (
@@ -68,13 +74,24 @@ FIRST_DIFFERENCE = (
 def path_of(make_optimizer: Callable[..., Optimizer], lr: float = LR) -> Tensor:
     """Return two parameters (steps, 2, 3) after each step. Raises Wrong where it cannot go on."""
     params = [torch.nn.Parameter(start.clone()) for start in STARTS]
-    optimizer, path = make_optimizer(params, lr=lr), []
+    optimizer, path, loss = make_optimizer(params, lr=lr), [], torch.tensor(1.0)
+
+    def closure() -> Tensor:
+        if not torch.is_grad_enabled():
+            raise Wrong(CLOSURE_WITHOUT_GRAD)
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad.clone()
+        return loss
+
     for grads, rate in zip(GRADS, RATES, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate / LR * lr
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad.clone()
-        optimizer.step()
+        optimizer.zero_grad()
+        returned = optimizer.step(closure)
+        if params[0].grad is None:
+            raise Wrong(CLOSURE_FORGOTTEN)
+        if returned is not loss:
+            raise Wrong(LOSS_NOT_RETURNED)
         if any(not torch.equal(p.grad, grad) for p, grad in zip(params, grads, strict=True)):
             raise Wrong(GRADIENT_CHANGED)
         path.append(torch.stack([param.detach() for param in params]).clone())
