@@ -6,6 +6,7 @@ The gradients are exact or, with --noise, stochastic, with the same draws for ev
 import math
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from lab.commands import (
     Parser,
@@ -35,6 +36,7 @@ from lab.specs import Spec, parse_optimizer, parse_optimizers, try_optimizers
 from lab.trainings import silent
 
 import torch
+from matplotlib.animation import FuncAnimation
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -83,7 +85,7 @@ def compare(
     if optimizers is None:
         optimizers = parse_optimizers(OPTIMIZERS, surface.lr)
         tune = tune if surface.lr else optimizers
-    start, draws = start or surface.start, drawn(noise, steps, seed)
+    start, draws = start or surface.start, draw_noise(noise, steps, seed)
     for label, make_optimizer in optimizers.items():
         torch.manual_seed(seed)
         run = Descent(surface.formula, torch.tensor([start] * (steps + 1), dtype=torch.float64))
@@ -111,7 +113,7 @@ def compare_rates(
 
     An optimizer whose SPEC names a rate keeps it.
     """
-    start, draws = start or surface.start, drawn(noise, steps, seed)
+    start, draws = start or surface.start, draw_noise(noise, steps, seed)
     runs = {lr: {} for lr in lrs}
     for label, spec in optimizers.items():
         torch.manual_seed(seed)
@@ -124,7 +126,7 @@ def compare_rates(
     return runs
 
 
-def drawn(noise: float, steps: int, seed: int) -> Tensor:
+def draw_noise(noise: float, steps: int, seed: int) -> Tensor:
     """Return what is added to the gradients (steps, 2)."""
     generator = torch.Generator().manual_seed(seed)
     return noise * torch.randn(steps, 2, generator=generator, dtype=torch.float64)
@@ -316,6 +318,25 @@ def descend_all(report: Report, options: Namespace, name: str) -> dict[str, Desc
     return report.collect(runs, row)
 
 
+def films(
+    report: Report, options: Namespace, name: str, runs: dict[str, Descent]
+) -> dict[Path | None, Callable[[], FuncAnimation]]:
+    """Return what makes the animations that are asked for, by path."""
+    surface, progress = SURFACES[name], report.progress("animation")
+
+    def of_rates() -> FuncAnimation:
+        specs = parse_optimizers(options.optimizers)
+        at_each = compare_rates(
+            surface, specs, options.start, options.steps, options.noise, options.seed
+        )
+        return animate_rates(surface, at_each, options.start, progress)
+
+    return {
+        options.animate: lambda: animate(surface, runs, options.start, progress),
+        options.animate_rates: of_rates,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     first, *others = options.specs
@@ -346,26 +367,8 @@ def main(argv: list[str] | None = None) -> int:
     header = ("surface", *CSV_HEADER) if others else CSV_HEADER
     if others:
         return report.save(draw_gallery(runs), header, rows)
-    surface, descents = SURFACES[first], runs[first]
-    films = {
-        options.animate: lambda: animate(
-            surface, descents, options.start, report.progress("animation")
-        ),
-        options.animate_rates: lambda: animate_rates(
-            surface,
-            compare_rates(
-                surface,
-                parse_optimizers(options.optimizers),
-                options.start,
-                options.steps,
-                options.noise,
-                options.seed,
-            ),
-            options.start,
-            report.progress("animation"),
-        ),
-    }
-    return report.save(draw(surface, descents, options.start), header, rows, films)
+    figure = draw(SURFACES[first], runs[first], options.start)
+    return report.save(figure, header, rows, films(report, options, first, runs[first]))
 
 
 if __name__ == "__main__":

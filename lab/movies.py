@@ -69,7 +69,7 @@ def freeze(figure: Figure, moving: Iterable[Artist]) -> None:
 
 
 class GifWriter(animation.PillowWriter):
-    """A writer of .gif with one palette for all frames, which makes it a tenth to a half as large.
+    """A writer of .gif with one palette for all frames, which makes it far smaller.
 
     It is that of the last frame, and reaches its extremes: of a map it makes bands of height.
     Pillow does not always take the nearest colour: the ground has no near one, and so stays.
