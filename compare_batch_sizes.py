@@ -6,16 +6,23 @@ one sample, mini-batch gradient descent (MBGD) something between. All start from
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from lab import plotting
-from lab.commands import Parser, positive_int
-from lab.report import Report, keeping, run_main
-from lab.schedules import Schedule, schedulers_of
-from lab.specs import parse_optimizer, try_optimizers
-from lab.trainings import Training, silent, take_a_step, trainings_of
+from lab.command_line.options import add_lr, add_task
+from lab.command_line.parser import Parser
+from lab.command_line.specs import parse_optimizer
+from lab.command_line.tasks import load_task
+from lab.command_line.types import positive_int
+from lab.outcome import Outcome, ProgressOf, keeping, show_none
+from lab.output.main import run_main
+from lab.output.report import Column, Report
+from lab.pictures import style
+from lab.training.checks import check_optimizers, take_a_step
+from lab.training.loading import make_loader
+from lab.training.runs import MakeOptimizer, Training, trainings_of
+from lab.training.schedules import Schedule, schedulers_of
 
 import torch
 from matplotlib.figure import Figure
@@ -23,7 +30,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
-from data import make_loader
 from settings import LR, SEED, TASK
 from tasks import TASKS, Task
 from training import evaluate, train
@@ -41,7 +47,7 @@ CSV_HEADER = ("batch_size", "epoch", "seconds", "loss", "held_out_loss")
 
 
 @dataclass
-class Run:
+class BatchSizeRun(Outcome):
     """The training with one batch size: what `compare` yields."""
 
     updates_per_epoch: int
@@ -50,21 +56,26 @@ class Run:
     held_out_losses: list[float] = field(default_factory=list)  # likewise; the start comes first
     seconds: list[float] = field(default_factory=lambda: [0.0])  # of training until then
     steps: int = 0  # taken so far
-    rates: list[list[float]] = field(default_factory=list)  # of a schedule: at each step, a group's
+    lrs: list[list[float]] = field(default_factory=list)  # of a schedule: at each step, a group's
     diverged_at: int | None = None  # the step, counted from 1, whose loss was not finite
-    error: BaseException | None = None  # what ended it early
-    stopped: str = ""  # where that was, and why
-    remarks: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        return f"diverged at step {self.diverged_at}" if self.diverged_at else self.stopped
 
 
 def compare(
-    make_optimizer: Callable[..., Optimizer] | None = None,
+    make_optimizer: MakeOptimizer | None = None,
     task: Task = TASKS[TASK],
     batch_sizes: Iterable[int | str] = BATCH_SIZES,
     seed: int = SEED,
-    progress: Callable = silent,
-) -> Iterator[tuple[int, Run]]:
-    """Train one net per batch size, "full" for all there is; yield (batch size, Run) of each."""
+    progress: ProgressOf = show_none,
+) -> Iterator[tuple[int, BatchSizeRun]]:
+    """Train one net per batch size, "full" for all there is; yield (batch size, run) of each.
+
+    for batch_size, run in compare(torch.optim.Adam, batch_sizes=[64, 8]):
+        print(batch_size, run.held_out_losses[-1])
+    """
     make_optimizer = make_optimizer or parse_optimizer(OPTIMIZER, LR)
     (training,) = trainings_of(task, [seed])
     for batch_size in sizes(batch_sizes, len(training.dataset)):
@@ -74,7 +85,7 @@ def compare(
         optimizer = make_optimizer(net.parameters())
         loader = make_loader(training.dataset, batch_size)
         schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
-        run = Run(len(loader), noise, rates=schedule.rates)
+        run = BatchSizeRun(len(loader), noise, lrs=schedule.lrs)
         with keeping(run):
             evaluate_both(run, task, net, training)
             for _ in progress(batch_size)(range(task.epochs), task.epochs):
@@ -84,15 +95,16 @@ def compare(
                     run.diverged_at = run.diverged_at or run.steps + 1
                     break
         yield batch_size, run
+        run.raise_if_interrupted()
 
 
 def train_epoch(
-    run: Run,
+    run: BatchSizeRun,
     task: Task,
     net: nn.Module,
     optimizer: Optimizer,
     schedule: Schedule,
-    loader: Iterable,
+    loader: Iterable[tuple[Tensor, ...]],
 ) -> None:
     """Train for an epoch; keep count of its steps and seconds."""
     start = time.perf_counter()
@@ -104,7 +116,7 @@ def train_epoch(
     run.seconds.append(run.seconds[-1] + time.perf_counter() - start)
 
 
-def evaluate_both(run: Run, task: Task, net: nn.Module, training: Training) -> None:
+def evaluate_both(run: BatchSizeRun, task: Task, net: nn.Module, training: Training) -> None:
     """Take down the losses over the training set and the held-out set."""
     run.losses.append(evaluate(net, training.dataset, task.loss))
     run.held_out_losses.append(evaluate(net, training.held_out, task.loss))
@@ -131,7 +143,7 @@ def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_siz
     net.eval()
     full = gradient(task, net, *dataset.tensors)
     loader = make_loader(dataset, batch_size)
-    square_distances = []
+    square_distances: list[Tensor] = []
     while len(square_distances) < 200:
         for x, y in loader:
             if len(x) == min(batch_size, len(dataset)):  # the last one may be smaller
@@ -139,51 +151,58 @@ def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_siz
     return (torch.stack(square_distances).mean().sqrt() / full.norm()).item()
 
 
-def name_of(batch_size: int, n_samples: int) -> str:
+def name_of(batch_size: int, run: BatchSizeRun) -> str:
     """Return the method's name with its batch size, as the legend has it."""
-    method = {n_samples: "BGD", 1: "SGD"}.get(batch_size, "MBGD")
+    method = "BGD" if run.updates_per_epoch == 1 else "SGD" if batch_size == 1 else "MBGD"
     return f"{method} ({batch_size})"
 
 
-def draw(runs: dict[int, Run] | Iterable[tuple[int, Run]], n_samples: int = 1000) -> Figure:
+def draw(runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]]) -> Figure:
     """Return the figure: the loss against epochs, and against seconds of training."""
-    runs = dict(runs)
-    figure, panels = plotting.new_figure(2)
-    colors = plotting.colors(name_of(batch_size, n_samples) for batch_size in runs)
-    for batch_size, run in runs.items():
-        name = name_of(batch_size, n_samples)
+    named = {name_of(batch_size, run): run for batch_size, run in dict(runs).items()}
+    figure, panels = style.new_figure(2)
+    colors = style.colors_of(named)
+    for name, run in named.items():
         label = name if run.diverged_at is None else f"{name} (diverged)"
         for axes, x in zip(panels, (range(len(run.losses)), run.seconds), strict=True):
             axes.plot(x, run.losses, label=label, color=colors[name], marker=".")
-    finite = [loss for run in runs.values() for loss in run.losses if math.isfinite(loss)]
-    first = next(iter(runs.values())).losses[0]
-    plotting.log_scale(panels[1].xaxis)  # the start, at 0 seconds, is in the left panel only
+    finite = [loss for run in named.values() for loss in run.losses if math.isfinite(loss)]
+    first = next(iter(named.values())).losses[0]
+    style.log_scale(panels[1].xaxis)  # the start, at 0 seconds, is in the left panel only
     for axes, xlabel in zip(panels, ("Epochs", "Seconds of training"), strict=True):
-        plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
+        style.log_scale(axes.yaxis, subs=(1, 2, 5))
         axes.set(xlabel=xlabel, ylabel="Loss on the training set")
         axes.set(ylim=(0.8 * min(finite), 2 * first))
-    named = {name_of(batch_size, n_samples): run for batch_size, run in runs.items()}
-    if any(run.rates for run in named.values()):
-        rates = {name: [lr for lr, *_ in run.rates] for name, run in named.items()}
+    if any(run.lrs for run in named.values()):
+        lr_histories = {name: [lr for lr, *_ in run.lrs] for name, run in named.items()}
         lengths = {name: 1 / run.updates_per_epoch for name, run in named.items()}
-        plotting.draw_rates(panels[0], rates, colors, lengths=lengths)
-    plotting.legend(figure, panels[0].lines)
+        style.draw_lrs(panels[0], lr_histories, colors, lengths=lengths)
+    style.legend(figure, panels[0].lines)
     return figure
 
 
-def table_row(run: Run) -> tuple[str, ...]:
-    """Return the cells of a row: updates, seconds, losses, noise of the gradient, and the end."""
+def seconds_per_epoch(run: BatchSizeRun) -> str:
+    """Return the mean time of an epoch."""
     n_epochs = len(run.seconds) - 1
-    return (
-        str(run.updates_per_epoch),
-        f"{run.seconds[-1] / n_epochs:.4f}" if n_epochs else "-",
-        *("-" if run.diverged_at else f"{x[-1]:.5f}" for x in (run.losses, run.held_out_losses)),
-        f"{run.gradient_noise:.3f}",
-        f"diverged at step {run.diverged_at}" if run.diverged_at else run.stopped,
-    )
+    return f"{run.seconds[-1] / n_epochs:.4f}" if n_epochs else "-"
 
 
-def batch_size(text: str) -> int | str:
+def last(losses: list[float], run: BatchSizeRun) -> str:
+    """Return the last one of a run's losses."""
+    return "-" if run.diverged_at else f"{losses[-1]:.5f}"
+
+
+COLUMNS: list[Column[int, BatchSizeRun]] = [
+    Column("method", "12", name_of),
+    Column("updates per epoch", ">17", lambda batch_size, run: str(run.updates_per_epoch)),
+    Column("seconds per epoch", ">17", lambda batch_size, run: seconds_per_epoch(run)),
+    Column("loss", ">8", lambda batch_size, run: last(run.losses, run)),
+    Column("held-out loss", ">13", lambda batch_size, run: last(run.held_out_losses, run)),
+    Column("gradient noise", ">14", lambda batch_size, run: f"{run.gradient_noise:.3f}"),
+]
+
+
+def batch_size_type(text: str) -> int | str:
     return text if text == "full" else positive_int(text)
 
 
@@ -192,53 +211,49 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--batch-sizes",
         nargs="+",
-        type=batch_size,
+        type=batch_size_type,
         metavar="N",
         default=BATCH_SIZES,
         help=f"samples a step; full is all there are (default: {' '.join(BATCH_SIZES)})",
     )
     parser.add("--optimizer", str, OPTIMIZER, "SPEC, as in compare_optimizers.py")
-    parser.add_lr()
-    parser.add_task()
+    add_lr(parser)
+    add_task(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    task = options.task
-    (training,) = trainings_of(task, [options.seed])
-    n_samples = len(training.dataset)
-    batch_sizes = sizes(options.batch_sizes, n_samples)
-    if len(set(batch_sizes)) < len(batch_sizes):
-        parser.error(f"--batch-sizes names one twice, of {n_samples} samples: {batch_sizes}")
     with parser.refusing():
+        task, training = load_task(options, options.task)
+        n_samples = len(training.dataset)
+        batch_sizes = sizes(options.batch_sizes, n_samples)
+        if len(set(batch_sizes)) < len(batch_sizes):
+            raise ValueError(
+                f"--batch-sizes names one twice, of {n_samples} samples: {batch_sizes}"
+            )
         optimizer = parse_optimizer(options.optimizer, options.lr)
-        step = partial(take_a_step, replace(task, batch_size=min(batch_sizes)), training)
-        try_optimizers({optimizer.label: optimizer}, step)
+        smallest = replace(task, batch_size=min(batch_sizes))
+        check_optimizers({optimizer.label: optimizer}, partial(take_a_step, smallest, training))
 
-    columns = {
-        "method": "12",
-        "updates per epoch": ">17",
-        "seconds per epoch": ">17",
-        "loss": ">8",
-        "held-out loss": ">13",
-        "gradient noise": ">14",
-    }
     title = f"{optimizer.call}, {task.epochs} epochs of {n_samples} samples"
-    report = Report(options, columns, title)
-    runs = report.collect(
-        compare(optimizer, task, batch_sizes, options.seed, report.progress),
-        lambda size, run: (name_of(size, n_samples), *table_row(run)),
-    )
+    report = Report(options.output, options.csv, COLUMNS, title)
+    runs = {}
+    for batch_size, run in report.collect(
+        compare(optimizer, task, batch_sizes, options.seed, report.progress)
+    ):
+        runs[batch_size] = run
+        report.row(batch_size, run)
+
     rows = (
-        (size, epoch, *values)
-        for size, run in runs.items()
+        (batch_size, epoch, *values)
+        for batch_size, run in runs.items()
         for epoch, values in enumerate(
             zip(run.seconds, run.losses, run.held_out_losses, strict=True)
         )
     )
-    return report.save(draw(runs, n_samples), CSV_HEADER, rows)
+    return report.save(draw(runs), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

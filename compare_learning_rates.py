@@ -6,15 +6,29 @@ the grid grows.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
-from lab import plotting
-from lab.commands import Parser
-from lab.report import Report, run_main, table
-from lab.specs import parse_optimizers, try_optimizers
-from lab.stacking import is_worth_compiling
-from lab.statistics import (
+from lab.command_line.options import (
+    add_batch_size,
+    add_lr_range,
+    add_optimizers,
+    add_seeds,
+    add_target,
+    add_task,
+    seeds_of,
+)
+from lab.command_line.parser import Parser
+from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.tasks import load_task
+from lab.outcome import ProgressOf, show_none
+from lab.output.main import run_main
+from lab.output.report import Column, Report, name_columns
+from lab.pictures import style
+from lab.training.checks import check_optimizers, take_a_step
+from lab.training.runs import MakeOptimizer, trainings_of
+from lab.training.statistics import (
     describe_test,
     format_quartiles,
     quartiles,
@@ -22,14 +36,18 @@ from lab.statistics import (
     steps_to_target,
     told_apart,
 )
-from lab.sweeps import DECADES, GOOD, Sweep, learning_rates, sweep
-from lab.trainings import Runs, silent, take_a_step, trainings_of
+from lab.training.sweeps import (
+    GOOD_WITHIN,
+    MAX_GROWTH_DECADES,
+    Sweep,
+    learning_rates,
+    sweep,
+)
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.optim import Optimizer
 
 from settings import OPTIMIZERS, SEED, TASK
 from tasks import TASKS, Task
@@ -48,54 +66,54 @@ CSV_HEADER = ("optimizer", "lr", "seed", "final_loss", "held_out_loss")
 
 
 def compare(
-    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
+    optimizers: Mapping[str, MakeOptimizer] | None = None,
     task: Task = TASKS[TASK],
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
-    progress: Callable = silent,
-    compiled: bool | None = None,
-) -> Iterator[tuple[str, Runs]]:
-    """Train every optimizer at every rate from every seed; yield (label, Runs) as each finishes.
+    progress: ProgressOf = show_none,
+) -> Iterator[tuple[str, Sweep]]:
+    """Train every optimizer at every rate from every seed; yield (label, Sweep) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, which name the lr;
-    those of settings.py by default. The runs come rate by rate: see `Sweep`. There are more than
-    `lrs` names, evenly spaced, where the best one lies at their end. Steps are compiled if
-    `compiled` says so, by default where so much work is worth it.
+    those of settings.py by default. There are more rates than `lrs` names, evenly spaced, where
+    the best one lies at their end.
+
+        for label, result in compare({"Adam": torch.optim.Adam}, lrs=[0.001, 0.01, 0.1]):
+            print(label, result.best_lr, result.median)
     """
     trainings = trainings_of(task, seeds, lrs or learning_rates(*LR_RANGE, LR_COUNT))
-    optimizers = optimizers or parse_optimizers(OPTIMIZERS)
-    if compiled is None:
-        compiled = is_worth_compiling(task, trainings, len(optimizers))
-    for label, make_optimizer in optimizers.items():
-        yield label, sweep(task, trainings, make_optimizer, progress(label), compiled)
+    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS)).items():
+        result = Sweep(sweep(task, trainings, make_optimizer, progress(label)))
+        yield label, result
+        result.raise_if_interrupted()
 
 
 # ---------------------------------------------------------------- what the numbers say
 
 
-def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
+def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
     lost = [label for label, result in sweeps.items() if result.diverged]
     sentences = [f"{label} diverged at every rate." for label in lost]
     sweeps = {label: result for label, result in sweeps.items() if label not in lost}
-    losses = {label: result.judged() for label, result in sweeps.items()}
+    losses = {label: result.cross_validated_losses() for label, result in sweeps.items()}
     n_seeds = min(map(len, losses.values()), default=0)
     if len(losses) > 1 and n_seeds > 1:
         sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
-        good = {label: result.good_rates() for label, result in sweeps.items()}
+        good = {label: result.good_lrs() for label, result in sweeps.items()}
         ratios = {label: high / low for label, (low, high) in good.items()}
         widest = [label for label in ratios if ratios[label] > 0.99 * max(ratios.values())]
         sentences.append(
-            f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD:g} times "
-            f"the best loss while the rate grows {max(ratios.values()):.3g}-fold."
+            f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD_WITHIN:g} "
+            f"times the best loss while the rate grows {max(ratios.values()):.3g}-fold."
         )
     sentences += flattery_in_words(sweeps)
-    if ends := [label for label, result in sweeps.items() if result.end()]:
+    if ends := [label for label, result in sweeps.items() if result.edge]:
         sentences.append(
             f"The best rate still lies at an end of the grid for {', '.join(ends)}, which has "
-            f"grown by {DECADES} decades."
+            f"grown by {MAX_GROWTH_DECADES} decades."
         )
-    if alone := [label for label, result in sweeps.items() if result.is_only_survivor()]:
+    if alone := [label for label, result in sweeps.items() if result.is_only_survivor]:
         sentences.append(
             f"The best rate of {', '.join(alone)} is the only one that did not diverge: a finer "
             "grid may hold a better one."
@@ -103,7 +121,7 @@ def conclusions(sweeps: dict[str, Sweep]) -> list[str]:
     return sentences
 
 
-def ties_in_words(losses: dict[str, Tensor]) -> str:
+def ties_in_words(losses: Mapping[str, Tensor]) -> str:
     """Return which pairs cannot be told apart, given each one's losses, paired (seeds,)."""
     n_seeds = len(next(iter(losses.values())))
     start = f"Not to be told apart at their best rates, over {n_seeds} seeds"
@@ -114,11 +132,14 @@ def ties_in_words(losses: dict[str, Tensor]) -> str:
     return f"{start} ({describe_test(len(losses))}): {ties or 'none'}."
 
 
-def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
+def flattery_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
     """Return what it would add to judge rates on the seeds that chose them, where that shows."""
     sentences = []
     for label, result in sweeps.items():
-        honest, flattered = quartiles(result.judged())[1].item(), result.median[result.best].item()
+        honest, flattered = (
+            quartiles(result.cross_validated_losses())[1].item(),
+            result.median[result.best].item(),
+        )
         if math.isfinite(honest) and honest > 1.01 * flattered:
             sentences.append(
                 f"{label} would look {honest / flattered - 1:.0%} better if its rate were judged "
@@ -130,12 +151,12 @@ def flattery_in_words(sweeps: dict[str, Sweep]) -> list[str]:
 # ---------------------------------------------------------------- the figure
 
 
-def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
+def draw_final_losses(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     """Draw losses against learning rate: held out, with quartiles, best rate and divergence.
 
     The loss on the training set is dashed.
     """
-    colors = plotting.colors(sweeps)
+    colors = style.colors_of(sweeps)
     lowest = [quartiles(result.held_out_losses)[0].min().item() for result in sweeps.values()]
     lowest += [quartiles(result.final_losses)[1].min().item() for result in sweeps.values()]
     highest = [result.median.min().item() for result in sweeps.values()]
@@ -143,7 +164,7 @@ def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
     lowest, highest = ([x for x in losses if x < math.inf] for losses in (lowest, highest))
     for i, (label, result) in enumerate(sweeps.items()):
         bands = quartiles(result.held_out_losses)
-        plotting.median_band(axes, result.lrs, bands, label, colors[label])
+        style.median_band(axes, result.lrs, bands, label, colors[label])
         training = quartiles(result.final_losses)[1].clamp(max=1e30)
         axes.plot(result.lrs, training, linestyle="--", linewidth=1, color=colors[label])
         best_lr, best_loss = result.lrs[result.best], result.median[result.best].item()
@@ -158,8 +179,8 @@ def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
             color=colors[label],
             transform=axes.get_xaxis_transform(),
         )
-    plotting.log_scale(axes.xaxis)
-    plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
+    style.log_scale(axes.xaxis)
+    style.log_scale(axes.yaxis, subs=(1, 2, 5))
     if lowest and highest:
         axes.set(ylim=(0.8 * min(lowest), 3 * max(highest)))
     axes.set(
@@ -168,95 +189,126 @@ def draw_final_losses(axes: Axes, sweeps: dict[str, Sweep]) -> None:
     )
 
 
-def draw_histories(axes: Axes, sweeps: dict[str, Sweep]) -> None:
+def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     """Draw the loss against steps of each optimizer at its own best rate."""
-    colors = plotting.colors(sweeps)
+    colors = style.colors_of(sweeps)
     for label, result in sweeps.items():
         bands = quartiles(result.losses[:, result.best])
         steps = range(1, len(result.losses) + 1)
-        name = plotting.name(label, result.lrs[result.best])
-        plotting.median_band(axes, steps, bands, name, colors[label], linewidth=1)
-    plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
+        name = style.legend_label(label, result.lrs[result.best])
+        style.median_band(axes, steps, bands, name, colors[label], linewidth=1)
+    style.log_scale(axes.yaxis, subs=(1, 2, 5))
     axes.set(xlabel="Steps", ylabel="Mini-batch loss at the best rate")
-    if any(result.runs.rates is not None for result in sweeps.values()):
-        rates = {label: result.rate_history() for label, result in sweeps.items()}
-        plotting.draw_rates(axes, rates, colors)
+    if any(result.runs.lr_histories is not None for result in sweeps.values()):
+        histories = {label: result.lr_history() for label, result in sweeps.items()}
+        style.draw_lrs(axes, histories, colors)
 
 
-def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]]) -> Figure:
+def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
     """Return the figure of what `compare` yields: loss against rate, histories at the best."""
-    sweeps = {label: Sweep(run) for label, run in dict(runs).items()}
-    figure, (left, right) = plotting.new_figure(2)
+    sweeps = dict(sweeps)
+    figure, (left, right) = style.new_figure(2)
     draw_final_losses(left, sweeps)
     draw_histories(right, sweeps)
-    plotting.legend(figure, right.lines)
+    style.legend(figure, right.lines)
     return figure
 
 
 # ---------------------------------------------------------------- the table and the command line
 
 
-def table_row(run: Runs, target: float) -> tuple[str, ...]:
-    """Return the cells of a row: best rate, losses there, accuracy, good rates, steps, seconds."""
-    result = Sweep(run)
-    losses = result.losses[:, result.best].T
-    steps = [steps_to_target(history, target, run.steps_per_epoch) for history in losses]
-    accuracies = result.accuracies()
-    low, high = result.good_rates()
-    best = f"{result.lrs[result.best]:.3g}"
-    return (
-        "-" if result.diverged else best,
-        format_quartiles(result.final_losses[result.best], ".5f"),
-        format_quartiles(result.judged(), ".5f"),
-        *([] if accuracies is None else [format_quartiles(accuracies, ".1%")]),
-        "-" if result.diverged else f"{low:.3g} to {high:.3g}",
-        format_quartiles(torch.tensor(steps), ".0f"),
-        f"{run.seconds:.2f}",
-        run.note(),
+def steps_in_words(result: Sweep, target: float) -> str:
+    """Return after how many steps the loss is below the target at the best rate."""
+    histories = result.losses[:, result.best].T
+    window = result.runs.steps_per_epoch
+    steps = [steps_to_target(history, target, window) for history in histories]
+    return format_quartiles(torch.tensor(steps), ".0f")
+
+
+def good_lrs_in_words(result: Sweep) -> str:
+    """Return from which rate to which one the loss is near the best."""
+    low, high = result.good_lrs()
+    return "-" if result.diverged else f"{low:.3g} to {high:.3g}"
+
+
+def columns_of(
+    optimizers: Mapping[str, Spec], task: Task, has_classes: bool
+) -> list[Column[str, Sweep]]:
+    """Return the columns of the table."""
+    accuracy: Column[str, Sweep] = Column(
+        "accuracy", ">22", lambda label, result: format_quartiles(result.accuracies(), ".1%")
     )
+    return [
+        *name_columns(optimizers),
+        Column(
+            "best lr",
+            ">8",
+            lambda label, result: "-" if result.diverged else f"{result.best_lr:.3g}",
+        ),
+        Column(
+            "loss",
+            ">27",
+            lambda label, result: format_quartiles(result.final_losses[result.best], ".5f"),
+        ),
+        Column(
+            "held-out loss",
+            ">27",
+            lambda label, result: format_quartiles(result.cross_validated_losses(), ".5f"),
+        ),
+        *([accuracy] if has_classes else []),
+        Column("good rates", ">18", lambda label, result: good_lrs_in_words(result)),
+        Column(
+            f"steps to {task.target:g}",
+            ">17",
+            lambda label, result: steps_in_words(result, task.target),
+        ),
+        Column("seconds", ">7", lambda label, result: f"{result.runs.seconds:.2f}"),
+    ]
 
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_learning_rates.png")
-    parser.add_optimizers(list(OPTIMIZERS), "the tutorial's four")
-    parser.add_lr_range(*LR_RANGE, LR_COUNT)
-    parser.add_seeds(SEEDS)
-    parser.add_task()
-    parser.add_batch_size()
-    parser.add_target()
-    parser.add_compile()
+    add_optimizers(parser, OPTIMIZERS, "the tutorial's four")
+    add_lr_range(parser, *LR_RANGE, LR_COUNT)
+    add_seeds(parser, SEEDS)
+    add_task(parser)
+    add_batch_size(parser)
+    add_target(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    task, seeds = options.task, range(options.seed, options.seed + options.seeds)
     with parser.refusing():
-        lrs = learning_rates(*options.lr_range, options.lr_count)
+        task, training = load_task(options, options.task)
+        low, high = options.lr_range
+        lrs = learning_rates(low, high, options.lr_count)
         optimizers = parse_optimizers(options.optimizers, sweeping=True)
-        (training,) = trainings_of(task, [options.seed], lrs[:1])
-        try_optimizers(optimizers, partial(take_a_step, task, training))
+        check_optimizers(optimizers, partial(take_a_step, task, replace(training, lr=lrs[0])))
 
-    columns = {"best lr": ">8", "loss": ">27", "held-out loss": ">27"}
-    if training.has_classes:
-        columns["accuracy"] = ">22"
-    columns |= {"good rates": ">18", f"steps to {task.target:g}": ">17", "seconds": ">7"}
-    report = Report(options, table(optimizers, **columns))
-    runs = report.collect(
-        compare(optimizers, task, lrs, seeds, report.progress, options.compile),
-        lambda label, run: (label, optimizers[label].call, *table_row(run, task.target)),
-    )
-    for sentence in conclusions({label: Sweep(run) for label, run in runs.items()}):
+    columns = columns_of(optimizers, task, training.has_classes)
+    report = Report(options.output, options.csv, columns)
+    sweeps = {}
+    for label, result in report.collect(
+        compare(optimizers, task, lrs, seeds_of(options), report.progress)
+    ):
+        sweeps[label] = result
+        report.row(label, result)
+    for sentence in conclusions(sweeps):
         report.say(sentence)
+
     rows = (
         (label, training.lr, training.seed, *losses)
-        for label, run in runs.items()
+        for label, result in sweeps.items()
         for training, *losses in zip(
-            run.trainings, run.final_losses.tolist(), run.held_out_losses.tolist(), strict=True
+            result.runs.trainings,
+            result.runs.final_losses.tolist(),
+            result.runs.held_out_losses.tolist(),
+            strict=True,
         )
     )
-    return report.save(draw(runs), CSV_HEADER, rows)
+    return report.save(draw(sweeps), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,35 @@ Every optimizer starts from the same weights and sees the same mini-batches in t
 --seeds, each trains once per seed, and the figure shows the median and the quartiles.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
-from lab import fits, learning, plotting
-from lab.commands import Parser, animation_path
-from lab.report import Report, run_main, table
-from lab.specs import parse_optimizers, try_optimizers
-from lab.stacking import train_all
-from lab.statistics import format_quartiles, quartiles, steps_to_target
-from lab.trainings import Runs, silent, take_a_step, trainings_of
+from lab.command_line.options import (
+    add_batch_size,
+    add_lr,
+    add_optimizers,
+    add_seeds,
+    add_target,
+    add_task,
+    seeds_of,
+)
+from lab.command_line.parser import Parser
+from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.tasks import load_task
+from lab.command_line.types import animation_path
+from lab.outcome import ProgressOf, show_none
+from lab.output.main import run_main
+from lab.output.report import Column, Report, name_columns
+from lab.pictures import learning, style
+from lab.pictures.fits import fit_for
+from lab.training.checks import check_optimizers, take_a_step
+from lab.training.runs import MakeOptimizer, Runs, trainings_of
+from lab.training.statistics import format_quartiles, quartiles, steps_to_target
+from lab.training.train import train_all
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch.optim import Optimizer
 
 from settings import LR, OPTIMIZERS, SEED, TASK
 from tasks import TASKS, Task
@@ -36,76 +50,98 @@ Y_TOP = 0.2  # of the tutorial's figure
 
 
 def compare(
-    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
+    optimizers: Mapping[str, MakeOptimizer] | None = None,
     task: Task = TASKS[TASK],
     seeds: Iterable[int] = (SEED,),
-    progress: Callable = silent,
+    progress: ProgressOf = show_none,
 ) -> Iterator[tuple[str, Runs]]:
     """Train a net from each seed once per optimizer; yield (label, Runs) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from a net's parameters; those of
     settings.py by default. A seed gives the data and the first weights: see `Task` in tasks.py.
+
+        runs = dict(compare({"Adam": torch.optim.Adam}, TASKS["spirals"], seeds=range(10)))
+        runs["Adam"].held_out_losses.median()
     """
     trainings = trainings_of(task, seeds)
     for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS, LR)).items():
-        yield label, train_all(task, trainings, make_optimizer, progress(label))
+        runs = train_all(task, trainings, make_optimizer, progress(label))
+        yield label, runs
+        runs.raise_if_interrupted()
 
 
-def draw(runs: dict[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) -> Figure:
+def draw(runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) -> Figure:
     """Return the figure of what `compare` yields: the losses and, if asked for, the fits."""
     runs = dict(runs)
-    dataset = next(iter(runs.values())).trainings[0].dataset
-    n_fits, draw_fits, _ = fits.panels_of(dataset, len(runs)) if fit else (0, None, None)
-    figure, panels = plotting.new_figure(1 + n_fits)
-    draw_losses(panels[0], runs)
-    if fit:
-        draw_fits(panels[1:], runs)
-    plotting.legend(figure, panels[0].lines)
+    if not fit:
+        figure, (losses,) = style.new_figure(1)
+    else:
+        how = fit_for(next(iter(runs.values())).trainings[0].dataset)
+        figure, (losses, *panels) = style.new_figure(1 + how.n_panels(len(runs)))
+        how.draw(panels, runs)
+    draw_losses(losses, runs)
+    style.legend(figure, losses.lines)
     return figure
 
 
-def draw_losses(axes: Axes, runs: dict[str, Runs]) -> None:
+def draw_losses(axes: Axes, runs: Mapping[str, Runs]) -> None:
     """Draw each optimizer's loss against steps: the median of its seeds, and their quartiles."""
-    colors = plotting.colors(runs)
+    colors = style.colors_of(runs)
     ends = []
-    for width, (label, run) in zip(plotting.widths(len(runs)), runs.items(), strict=True):
+    for width, (label, run) in zip(style.widths(len(runs)), runs.items(), strict=True):
         bands = quartiles(run.losses)
         steps = range(1, len(run.losses) + 1)
-        lr = run.lr if run.rates is None else None  # the panel below shows a schedule's
-        name = plotting.name(label, lr, bool(run.diverged_at()))
-        plotting.median_band(axes, steps, bands, name, colors[label], width)
+        lr = run.lr if run.lr_histories is None else None  # the panel below shows a schedule's
+        name = style.legend_label(label, lr, bool(run.diverged_at()))
+        style.median_band(axes, steps, bands, name, colors[label], width)
         if bands[1, -1:].isfinite().any():
             ends.append(bands[1, -run.steps_per_epoch :].quantile(0.5).item())
     axes.set(xlabel="Steps", ylabel="Loss")
-    plotting.limit_losses(axes, Y_TOP, ends)
-    if any(run.rates is not None for run in runs.values()):
-        rates = {label: run.rate_history(slice(None), run.lr) for label, run in runs.items()}
-        plotting.draw_rates(axes, rates, colors)
+    style.limit_losses(axes, Y_TOP, ends)
+    if any(run.lr_histories is not None for run in runs.values()):
+        everyone = {label: run.lr_history(range(len(run.trainings))) for label, run in runs.items()}
+        style.draw_lrs(axes, everyone, colors)
 
 
-def table_row(run: Runs, target: float) -> tuple[str, ...]:
-    """Return the cells of a row: losses, accuracy of classes, steps, seconds, what else to know."""
+def steps_in_words(run: Runs, target: float) -> str:
+    """Return after how many steps the loss is below the target: median and quartiles."""
     histories = (run.history(k) for k in range(len(run.trainings)))
     steps = [steps_to_target(history, target, run.steps_per_epoch) for history in histories]
-    accuracies = run.accuracies(range(len(run.trainings)))
-    return (
-        format_quartiles(run.final_losses, ".5f"),
-        format_quartiles(run.held_out_losses, ".5f"),
-        *([] if accuracies is None else [format_quartiles(accuracies, ".1%")]),
-        format_quartiles(torch.tensor(steps), ".0f"),
-        f"{run.seconds:.2f}",
-        run.note(),
+    return format_quartiles(torch.tensor(steps), ".0f")
+
+
+def columns_of(
+    optimizers: Mapping[str, Spec], task: Task, n_seeds: int, has_classes: bool
+) -> list[Column[str, Runs]]:
+    """Return the columns of the table."""
+    wide = ">27" if n_seeds > 1 else ">13"
+    accuracy: Column[str, Runs] = Column(
+        "accuracy",
+        ">22" if n_seeds > 1 else ">8",
+        lambda label, run: format_quartiles(run.accuracies(), ".1%"),
     )
+    return [
+        *name_columns(optimizers),
+        Column("loss", wide, lambda label, run: format_quartiles(run.final_losses, ".5f")),
+        Column(
+            "held-out loss", wide, lambda label, run: format_quartiles(run.held_out_losses, ".5f")
+        ),
+        *([accuracy] if has_classes else []),
+        Column(
+            f"steps to {task.target:g}", ">17", lambda label, run: steps_in_words(run, task.target)
+        ),
+        Column("seconds", ">7", lambda label, run: f"{run.seconds:.2f}"),
+    ]
 
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_optimizers.png")
-    parser.add_optimizers(list(OPTIMIZERS), "the tutorial's four")
-    parser.add_lr()
-    parser.add_task()
-    parser.add_batch_size()
-    parser.add_seeds(1)
-    parser.add_target()
+    add_optimizers(parser, OPTIMIZERS, "the tutorial's four")
+    add_lr(parser)
+    add_task(parser)
+    add_batch_size(parser)
+    add_seeds(parser, 1)
+    add_target(parser)
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
     text = "also watch the nets learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
@@ -115,38 +151,34 @@ def make_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    task, seeds = options.task, range(options.seed, options.seed + options.seeds)
     if options.animate and options.seeds > 1:
         parser.error("--animate shows one seed: leave --seeds out")
     with parser.refusing():
+        task, training = load_task(options, options.task)
         optimizers = parse_optimizers(options.optimizers, options.lr)
-        (training,) = trainings_of(task, [options.seed])
-        try_optimizers(optimizers, partial(take_a_step, task, training))
+        check_optimizers(optimizers, partial(take_a_step, task, training))
         if options.fit or options.animate:
-            fits.panels_of(training.dataset, len(optimizers))
+            fit_for(training.dataset)
 
-    wide = ">27" if len(seeds) > 1 else ">13"
-    columns = {"loss": wide, "held-out loss": wide}
-    if training.has_classes:
-        columns["accuracy"] = wide.replace("13", "8")
-    columns |= {f"steps to {task.target:g}": ">17", "seconds": ">7"}
-    report = Report(options, table(optimizers, **columns))
-    runs = report.collect(
-        compare(optimizers, task, seeds, report.progress),
-        lambda label, run: (label, optimizers[label].call, *table_row(run, task.target)),
-    )
+    columns = columns_of(optimizers, task, options.seeds, training.has_classes)
+    report = Report(options.output, options.csv, columns)
+    runs = {}
+    for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
+        runs[label] = run
+        report.row(label, run)
+
     rows = (
         (label, training.seed, step, loss)
         for label, run in runs.items()
         for k, training in enumerate(run.trainings)
         for step, loss in enumerate(run.history(k), start=1)
     )
-    films = {
-        options.animate: lambda: learning.animate(
-            draw(runs, fit=True), runs, task, optimizers, report.progress("animation")
+    animations = {}
+    if options.animate:
+        animations[options.animate] = lambda: learning.animate(
+            draw(runs, fit=True), runs, optimizers, report.progress("animation")
         )
-    }
-    return report.save(draw(runs, options.fit), CSV_HEADER, rows, films)
+    return report.save(draw(runs, options.fit), CSV_HEADER, rows, animations)
 
 
 if __name__ == "__main__":

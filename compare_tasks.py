@@ -6,40 +6,59 @@ the grid, the grid grows.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from lab import plotting, workers
-from lab.commands import Parser
-from lab.report import Report, run_main, table
-from lab.specs import parse_optimizers, try_optimizers
-from lab.statistics import describe_test, format_quartiles, quartiles, seeds_needed, told_apart
-from lab.sweeps import learning_rates
-from lab.trainings import silent, take_a_step, trainings_of
-from lab.workers import Result, Unit, results
+from lab.command_line.options import (
+    add_jobs,
+    add_lr_range,
+    add_optimizers,
+    add_seeds,
+    add_tasks,
+    seeds_of,
+)
+from lab.command_line.parser import Parser
+from lab.command_line.specs import Spec, parse_optimizers, parse_task
+from lab.command_line.tasks import load_tasks
+from lab.outcome import Outcome, ProgressOf, show_none
+from lab.output.main import run_main
+from lab.output.report import Column, Report
+from lab.pictures import style
+from lab.training.checks import check_optimizers, take_a_step
+from lab.training.jobs import TaskJob, TaskResult
+from lab.training.runs import MakeOptimizer
+from lab.training.statistics import (
+    describe_test,
+    format_quartiles,
+    quartiles,
+    seeds_needed,
+    told_apart,
+)
+from lab.training.sweeps import SweepSummary, learning_rates
+from lab.training.workers import open_executor, run_jobs
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.optim import Optimizer
 
 from settings import SEED
 from tasks import TASKS, Task
 
-OPTIMIZERS = [
-    "SGD=SGD()",
-    "Momentum=SGD(momentum=0.9)",
-    "Adagrad=Adagrad()",
-    "RMSprop=RMSprop()",
-    "Adam=Adam()",
-    "AdamW=AdamW()",
-    "NAdam=NAdam()",
-]
+OPTIMIZERS = {
+    "SGD": "SGD()",
+    "Momentum": "SGD(momentum=0.9)",
+    "Adagrad": "Adagrad()",
+    "RMSprop": "RMSprop()",
+    "Adam": "Adam()",
+    "AdamW": "AdamW()",
+    "NAdam": "NAdam()",
+}
 LR_RANGE = 1e-4, 3.16228
 LR_COUNT = 10
 SEEDS = 10
@@ -52,7 +71,7 @@ EXAMPLES = """\
 CSV_HEADER = ("task", "optimizer", "lr", "seed", "final_loss", "held_out_loss")
 
 
-class Cell(NamedTuple):
+class Place(NamedTuple):
     """Where a result stands in the table."""
 
     task: str
@@ -63,31 +82,33 @@ class Cell(NamedTuple):
 
 
 def compare(
-    optimizers: dict[str, Callable[..., Optimizer]] | None = None,
-    tasks: dict[str, Task | str] | None = None,
+    optimizers: Mapping[str, MakeOptimizer] | None = None,
+    tasks: Mapping[str, Task | str] | None = None,
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     executor: Executor | None = None,
-    progress: Callable = silent,
-    compiled: bool | None = None,
-) -> Iterator[tuple[Cell, Result]]:
-    """Train every optimizer on every task; yield (Cell, Result) of each as it is done.
+    progress: ProgressOf = show_none,
+) -> Iterator[tuple[Place, Outcome]]:
+    """Train every optimizer on every task; yield (Place, TaskResult) of each as it is done.
+
+    Where a worker was lost, it is a mere Outcome, with the `error`.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, `tasks` a name to a
     Task, or to the name of one: this script's seven, and all of tasks.py, by default. With an
-    `executor`, any of concurrent.futures, its workers do the work. `compiled` is that of
-    compare_learning_rates.compare.
+    `executor`, any of concurrent.futures, its workers do the work.
+
+        results = dict(compare({"Adam": torch.optim.Adam}, {"mine": my_task}))
+        results["mine", "Adam"].sweep.best_lr
     """
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
     tasks = tasks or {name: name for name in TASKS}
     lrs, seeds = tuple(lrs or learning_rates(*LR_RANGE, LR_COUNT)), tuple(seeds)
-    units = {
-        Cell(name, label): Unit(
-            tasks[name], optimizers[label], lrs, seeds, compiled, n_optimizers=len(optimizers)
-        )
-        for name, label in product(tasks, optimizers)
-    }
-    yield from results(units, executor, progress("all tasks"))
+    jobs = {}
+    for name, task in tasks.items():
+        by_name = partial(parse_task, task) if isinstance(task, str) else task
+        for label, make_optimizer in optimizers.items():
+            jobs[Place(name, label)] = TaskJob(by_name, make_optimizer, lrs, seeds)
+    yield from run_jobs(jobs, executor, progress("all tasks"))
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -101,39 +122,40 @@ class Table:
     so are the ratios of a row whose best is not above 0.
     """
 
-    def __init__(self, cells: dict[Cell, Result]):
-        complete = {
-            cell: result for cell, result in cells.items() if result.sweep and not result.error
+    def __init__(self, results: Mapping[Place, Outcome]):
+        self.tasks = list(dict.fromkeys(place.task for place in results))
+        self.optimizers = list(dict.fromkeys(place.optimizer for place in results))
+        self.results = {
+            place: result for place, result in trained(results).items() if not result.error
         }
-        self.tasks = list(dict.fromkeys(cell.task for cell in cells))
-        self.optimizers = list(dict.fromkeys(cell.optimizer for cell in cells))
-        self.results = complete
-        self.losses = {cell: result.sweep.judged() for cell, result in complete.items()}
-        self.medians = self.of(lambda cell: quartiles(self.losses[cell])[1].item())
+        self.losses = {
+            place: result.sweep.cross_validated_losses() for place, result in self.results.items()
+        }
+        self.medians = self.of(lambda place: quartiles(self.losses[place])[1].item())
         best = pad(self.medians.nan_to_num(math.inf, math.inf), (0, 1), value=math.inf)
         best = best.min(1, keepdim=True).values
         best = best.masked_fill(best <= 0, math.nan)
         self.ratios = (self.medians / best).masked_fill(best.isinf() & ~self.medians.isnan(), 1)
 
-    def of(self, value: Callable[[Cell], float]) -> Tensor:
-        """Return a value of each result (tasks, optimizers); nan where there is none."""
+    def of(self, value: Callable[[Place], float]) -> Tensor:
+        """Return a value of each place (tasks, optimizers); nan where there is no result."""
         rows = [
-            [value(cell) if cell in self.results else math.nan for cell in self.row(task)]
+            [value(place) if place in self.results else math.nan for place in self.row(task)]
             for task in self.tasks
         ]
         values = torch.tensor(rows, dtype=torch.float64)
         return values.reshape(len(self.tasks), len(self.optimizers))
 
-    def row(self, task: str) -> list[Cell]:
-        return [Cell(task, label) for label in self.optimizers]
+    def row(self, task: str) -> list[Place]:
+        return [Place(task, label) for label in self.optimizers]
 
     def best_of(self, task: str) -> list[str]:
         """Return the best optimizer on a task, and those that cannot be told apart from it."""
         losses = {
-            cell.optimizer: self.losses[cell] for cell in self.row(task) if cell in self.losses
+            place.optimizer: self.losses[place] for place in self.row(task) if place in self.losses
         }
         medians = {label: quartiles(values)[1].item() for label, values in losses.items()}
-        best = min(medians, key=medians.get, default=None)
+        best = min(medians, key=lambda label: medians[label], default=None)
         apart = told_apart(losses)
         differ = {
             label for pair, differs in apart.items() if differs and best in pair for label in pair
@@ -143,16 +165,21 @@ class Table:
     def complete(self) -> "Table":
         """Return the table of those tasks on which all optimizers have a result."""
         tasks = [
-            task for task in self.tasks if all(cell in self.results for cell in self.row(task))
+            task for task in self.tasks if all(place in self.results for place in self.row(task))
         ]
-        return Table({cell: r for cell, r in self.results.items() if cell.task in tasks})
+        return Table({place: r for place, r in self.results.items() if place.task in tasks})
 
 
-def conclusions(cells: dict[Cell, Result]) -> list[str]:
+def trained(results: Mapping[Place, Outcome]) -> dict[Place, TaskResult]:
+    """Return the results that are some: those whose workers were not lost."""
+    return {place: r for place, r in results.items() if isinstance(r, TaskResult)}
+
+
+def conclusions(results: Mapping[Place, Outcome]) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
-    lost = [str(cell) for cell, result in cells.items() if result.sweep and result.sweep.diverged]
+    lost = [str(place) for place, result in trained(results).items() if result.sweep.diverged]
     sentences = [f"At every rate diverged: {', '.join(lost)}."] if lost else []
-    table = Table(cells).complete()
+    table = Table(results).complete()
     if len(table.optimizers) < 2 or not table.tasks:
         return sentences
     sentences.append(best_in_words(table))
@@ -194,8 +221,8 @@ def worst_case_in_words(table: Table) -> str:
 
 def rates_in_words(table: Table) -> str:
     """Return how much the learning rate matters beside the optimizer."""
-    by_rate = table.of(lambda cell: spread_over_rates(table.results[cell]))
-    by_rate = middle(torch.stack([middle(row) for row in by_rate])).item()
+    spreads = table.of(lambda place: spread_over_rates(table.results[place].sweep))
+    by_rate = middle(torch.stack([middle(row) for row in spreads])).item()
     by_optimizer = middle(table.ratios.nan_to_num(1).max(1).values).item()
     return (
         f"Within a factor of ten of its best rate, an optimizer's loss varies by "
@@ -204,11 +231,10 @@ def rates_in_words(table: Table) -> str:
     )
 
 
-def spread_over_rates(result: Result) -> float:
+def spread_over_rates(sweep: SweepSummary) -> float:
     """Return the highest loss within a factor of ten of the best rate, against the lowest."""
-    best = result.sweep.lrs[result.sweep.best]
-    near = torch.tensor([0.099 < lr / best < 10.1 for lr in result.sweep.lrs])
-    near = result.sweep.median[near]
+    is_near = torch.tensor([0.099 < lr / sweep.best_lr < 10.1 for lr in sweep.lrs])
+    near = sweep.median[is_near]
     return (near.max() / near.min()).item() if near.min() < math.inf else math.nan
 
 
@@ -216,9 +242,13 @@ def defaults_in_words(table: Table) -> list[str]:
     """Return what each optimizer's default rate would have cost."""
     costs = {}
     for label in table.optimizers:
-        column = [table.results[Cell(task, label)] for task in table.tasks]
-        if all(result.default_losses is not None for result in column):
-            at_default = [quartiles(result.default_losses)[1] for result in column]
+        column = [table.results[Place(task, label)] for task in table.tasks]
+        at_default = [
+            quartiles(result.default_losses)[1]
+            for result in column
+            if result.default_losses is not None
+        ]
+        if len(at_default) == len(column):
             k = table.optimizers.index(label)
             ratios = torch.stack(at_default) / table.medians[:, k]
             costs[f"{label} (lr={column[0].default_lr:g})"] = middle(ratios).item()
@@ -253,17 +283,17 @@ def profile(ratios: Tensor, factors: Tensor) -> Tensor:
 DARKEST = 100.0  # times the best loss of a task
 
 
-def draw(cells: dict[Cell, Result] | Iterable[tuple[Cell, Result]]) -> Figure:
+def draw(results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]]) -> Figure:
     """Return the figure of what `compare` yields: a table as a picture, performance profiles."""
-    table = Table(dict(cells))
-    figure, (left, right) = plotting.new_figure(2)
+    table = Table(dict(results))
+    figure, (left, right) = style.new_figure(2)
     width, height = 8 + 1.1 * len(table.optimizers), max(4, 2 + 0.36 * len(table.tasks))
     draw_table(left, table)
     draw_profiles(right, table.complete())
     height += draw_schedules(right, table)
     figure.set_size_inches(width, height)
     if right.lines:
-        plotting.legend(figure, right.lines)
+        style.legend(figure, right.lines)
     return figure
 
 
@@ -274,8 +304,7 @@ def draw_table(axes: Axes, table: Table) -> None:
     """
     shades = table.ratios.nan_to_num(1, DARKEST).clamp(1, DARKEST).log10()
     highest = math.log10(DARKEST)
-    style = {"cmap": "Blues", "vmin": 0, "vmax": 1.2 * highest, "aspect": "auto"}
-    image = axes.imshow(shades.numpy(), **style)
+    image = axes.imshow(shades.numpy(), cmap="Blues", vmin=0, vmax=1.2 * highest, aspect="auto")
     for i, task in enumerate(table.tasks):
         best = table.best_of(task)
         for k, label in enumerate(table.optimizers):
@@ -288,7 +317,7 @@ def draw_table(axes: Axes, table: Table) -> None:
     axes.set_yticks(range(len(table.tasks)), table.tasks)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    axes.set_frame_on(False)
     axes.set(
         xlabel="Held-out loss at the best rate. Darker: more times the row's best.\n"
         "●: not to be told apart from the best"
@@ -296,13 +325,13 @@ def draw_table(axes: Axes, table: Table) -> None:
     key = axes.figure.colorbar(image, ax=axes, pad=0.01)
     key.set_ticks([0, 1, 2], labels=["1×", "10×", "100×"])
     key.ax.set_ylim(0, highest)
-    key.outline.set_visible(False)
+    key.ax.spines["outline"].set_visible(False)
 
 
 def draw_profiles(axes: Axes, table: Table) -> None:
     """Draw the share of tasks on which an optimizer is within a factor of the best."""
     ratios = table.ratios[~table.ratios.isnan().any(1)]
-    colors = plotting.colors(table.optimizers)
+    colors = style.colors_of(table.optimizers)
     styles = ["-", "--", "-.", ":"]
     if len(ratios):
         factors = torch.cat([torch.ones(1), ratios[ratios.isfinite()], torch.tensor([DARKEST])])
@@ -316,10 +345,10 @@ def draw_profiles(axes: Axes, table: Table) -> None:
                 label=label,
                 color=colors[label],
                 linestyle=styles[k % len(styles)],
-                linewidth=plotting.widths(len(table.optimizers))[k] + 1,
+                linewidth=style.widths(len(table.optimizers))[k] + 1,
             )
     axes.set(xlim=(1, DARKEST), ylim=(0, 1.02))
-    plotting.log_scale(axes.xaxis, subs=(1, 2, 5))
+    style.log_scale(axes.xaxis, subs=(1, 2, 5))
     axes.set(xlabel="Factor τ", ylabel="Share of tasks within τ times the best loss")
 
 
@@ -329,14 +358,14 @@ def draw_schedules(axes: Axes, table: Table) -> float:
     Returns how much room that takes, in inches.
     """
     for task in table.tasks[:1]:
-        rates = {
-            cell.optimizer: table.results[cell].rates
-            for cell in table.row(task)
-            if cell in table.results
+        lr_histories = {
+            place.optimizer: table.results[place].lr_history
+            for place in table.row(task)
+            if place in table.results
         }
-        if any(len(set(values)) > 1 for values in rates.values()):
-            colors = plotting.colors(table.optimizers)
-            plotting.draw_rates(axes, rates, colors, f"Steps on {task}, from the best rates")
+        if any(len(set(lrs)) > 1 for lrs in lr_histories.values()):
+            colors = style.colors_of(table.optimizers)
+            style.draw_lrs(axes, lr_histories, colors, f"Steps on {task}, from the best rates")
             return 1.2
     return 0
 
@@ -344,68 +373,83 @@ def draw_schedules(axes: Axes, table: Table) -> float:
 # ---------------------------------------------------------------- the table and the command line
 
 
-def table_row(result: Result) -> tuple[str, ...]:
-    """Return the cells of a row: best rate, held-out loss there, at the default rate, the end."""
-    sweep = result.sweep
-    if sweep is None:
-        return ("-", "-", "-", "-", result.note)
-    default = "-"
-    if result.default_losses is not None:
-        default = format_quartiles(quartiles(result.default_losses)[1:2], ".5g")
-    return (
-        "-" if sweep.diverged else f"{sweep.lrs[sweep.best]:.3g}",
-        format_quartiles(sweep.judged(), ".4g"),
-        default,
-        f"{result.seconds:.1f}",
-        result.note,
-    )
+def default_in_words(result: TaskResult) -> str:
+    """Return the median held-out loss at the optimizer's default rate."""
+    if result.default_losses is None:
+        return "-"
+    return format_quartiles(quartiles(result.default_losses)[1:2], ".5g")
+
+
+def cell_of(text: Callable[[TaskResult], str]) -> Callable[[Place, Outcome], str]:
+    """Return what makes a cell: the text of a result, a dash where a worker was lost."""
+    return lambda place, result: text(result) if isinstance(result, TaskResult) else "-"
+
+
+def columns_of(
+    tasks: Iterable[str], optimizers: Mapping[str, Spec]
+) -> list[Column[Place, Outcome]]:
+    """Return the columns of the table."""
+    task_width = max(map(len, ["task", *tasks]))
+    label_width = max(map(len, ["optimizer", *optimizers]))
+    call_width = max(len(spec.call) for spec in optimizers.values())
+    return [
+        Column("task", f"<{task_width}", lambda place, result: place.task),
+        Column("optimizer", f"<{label_width}", lambda place, result: place.optimizer),
+        Column("call", f"<{call_width}", lambda place, result: optimizers[place.optimizer].call),
+        Column(
+            "best lr",
+            ">8",
+            cell_of(lambda r: "-" if r.sweep.diverged else f"{r.sweep.best_lr:.3g}"),
+        ),
+        Column(
+            "held-out loss",
+            ">30",
+            cell_of(lambda r: format_quartiles(r.sweep.cross_validated_losses(), ".4g")),
+        ),
+        Column("at default lr", ">13", cell_of(default_in_words)),
+        Column("seconds", ">7", cell_of(lambda r: f"{r.seconds:.1f}")),
+    ]
 
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_tasks.png")
-    parser.add_tasks()
-    parser.add_optimizers(OPTIMIZERS, "SGD, Momentum 0.9, Adagrad, RMSprop, Adam, AdamW and NAdam")
-    parser.add_lr_range(*LR_RANGE, LR_COUNT)
-    parser.add_seeds(SEEDS)
-    parser.add_jobs()
-    parser.add_compile()
+    add_tasks(parser)
+    add_optimizers(parser, OPTIMIZERS, "SGD, Momentum 0.9, Adagrad, RMSprop, Adam, AdamW and NAdam")
+    add_lr_range(parser, *LR_RANGE, LR_COUNT)
+    add_seeds(parser, SEEDS)
+    add_jobs(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse(argv)
-    seeds = range(options.seed, options.seed + options.seeds)
     with parser.refusing():
-        lrs = learning_rates(*options.lr_range, options.lr_count)
+        tasks = load_tasks(options)
+        low, high = options.lr_range
+        lrs = learning_rates(low, high, options.lr_count)
         optimizers = parse_optimizers(options.optimizers, sweeping=True)
-        for task in options.tasks.values():
-            (training,) = trainings_of(task, [options.seed], lrs[:1])
-            try_optimizers(optimizers, partial(take_a_step, task, training))
+        for task, training in tasks.values():
+            first = replace(training, lr=lrs[0])
+            check_optimizers(optimizers, partial(take_a_step, task, first))
 
-    columns = {
-        "task": f"<{max(map(len, ['task', *options.tasks]))}",
-        **table(optimizers),
-        "best lr": ">8",
-        "held-out loss": ">30",
-        "at default lr": ">13",
-        "seconds": ">7",
-    }
-    names = {name: name for name in options.tasks}
-    with workers.open_executor(options.jobs, options.dask) as executor:
-        report = Report(options, columns)
-        collected = report.collect(
-            compare(optimizers, names, lrs, seeds, executor, report.progress, options.compile),
-            lambda cell, result: (*cell, optimizers[cell.optimizer].call, *table_row(result)),
-        )
-    order = [Cell(*words) for words in product(options.tasks, optimizers)]
-    cells = {cell: collected[cell] for cell in order if cell in collected}
-    for sentence in conclusions(cells):
+    names = {name: name for name in tasks}
+    collected = {}
+    with open_executor(options.jobs, options.dask) as executor:
+        report = Report(options.output, options.csv, columns_of(tasks, optimizers))
+        for place, result in report.collect(
+            compare(optimizers, names, lrs, seeds_of(options), executor, report.progress)
+        ):
+            collected[place] = result
+            report.row(place, result)
+
+    in_order = [Place(*words) for words in product(tasks, optimizers)]
+    results = {place: collected[place] for place in in_order if place in collected}
+    for sentence in conclusions(results):
         report.say(sentence)
     rows = (
-        (*cell, lr, seed, final, held_out)
-        for cell, result in cells.items()
-        if result.sweep
+        (*place, lr, seed, final, held_out)
+        for place, result in trained(results).items()
         for lr, *row in zip(
             result.sweep.lrs, result.sweep.final_losses, result.sweep.held_out_losses, strict=True
         )
@@ -413,7 +457,7 @@ def main(argv: list[str] | None = None) -> int:
             result.sweep.seeds, *(losses.tolist() for losses in row), strict=True
         )
     )
-    return report.save(draw(cells), CSV_HEADER, rows)
+    return report.save(draw(results), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

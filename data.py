@@ -1,4 +1,4 @@
-"""The data sets of tasks.py, and the mini-batches that they are served in.
+"""The data sets of tasks.py.
 
 Each function of a seed returns a training set and a held-out set. The seed fixes all that is random
 in them and the order of the rows: they are shuffled here, so that one shared order of mini-batches
@@ -6,12 +6,13 @@ is an independent draw for each seed. `samples` is the size of the training set.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
-Datasets = tuple[TensorDataset, TensorDataset]  # for training, held out
+Datasets: TypeAlias = tuple[TensorDataset, TensorDataset]  # for training, held out
 
 
 def parabola(seed: int, samples: int = 1000, noise: float = 0.1) -> Datasets:
@@ -153,7 +154,8 @@ def terrain(seed: int, samples: int = 2000) -> Datasets:
     from matplotlib.cbook import get_sample_data
 
     try:
-        with get_sample_data("jacksboro_fault_dem.npz") as file:
+        file: Any = get_sample_data("jacksboro_fault_dem.npz")
+        with file:
             heights = torch.from_numpy(file["elevation"]).float()
     except OSError:
         raise ValueError("this matplotlib has no sample data jacksboro_fault_dem.npz") from None
@@ -179,32 +181,3 @@ def prose(seed: int, samples: int = 4000) -> Datasets:
     letters = letters.where(letters >= 0, 26)
     windows = letters.unfold(0, 5, 1)
     return split(seed, windows[:, :4], windows[:, 4], held_out=1000, samples=samples)
-
-
-# ---------------------------------------------------------------- mini-batches
-
-
-class WholeBatches(TensorDataset):
-    """A TensorDataset that hands over the rows of a mini-batch by one indexing operation.
-
-    A DataLoader asks for them one by one and stacks them, unless the dataset has `__getitems__`
-    (PyTorch, torch.utils.data). The rows are the same; this is several times as fast.
-    """
-
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, ...]:
-        return self[torch.tensor(rows)]
-
-
-def make_loader(dataset: TensorDataset, batch_size: int) -> DataLoader:
-    """Return a DataLoader of shuffled mini-batches, in the same order whenever it is made anew.
-
-    It serves what `DataLoader(dataset, batch_size, shuffle=True, generator=...)` does. A
-    `batch_size` above the number of samples gives the full batch.
-    """
-    return DataLoader(
-        WholeBatches(*dataset.tensors),
-        batch_size=min(batch_size, len(dataset)),
-        shuffle=True,
-        generator=torch.Generator().manual_seed(0),
-        collate_fn=tuple,
-    )

@@ -10,13 +10,14 @@ import importlib
 import tempfile
 from pathlib import Path
 
-from lab.report import run_main
+from lab.output.main import run_main
+from lab.training.loading import make_loader
 
 import torch
 from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import StepLR
 
-from data import make_loader, parabola
+from data import parabola
 from models import Net
 from settings import SEED
 from training import evaluate, train
@@ -148,8 +149,8 @@ def closure(optim):
         def closure():
             nonlocal calls
             calls += 1
-            optimizer.zero_grad()  # noqa: B023 (called before the names change)
-            loss = mse_loss(net(x), y)  # noqa: B023
+            optimizer.zero_grad()
+            loss = mse_loss(net(x), y)
             loss.backward()
             return loss
 

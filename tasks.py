@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
-from torch.utils.data import TensorDataset
 
 import data
 from models import Net, NextLetter, SumOfWords, dense_net
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # of outputs and targets
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Task:
     mean, a scalar, as those of torch.nn.functional do. Targets that are whole numbers are classes.
     """
 
-    make_data: Callable[..., tuple[TensorDataset, TensorDataset]]
+    make_data: Callable[..., data.Datasets]
     make_net: Callable[[], nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss
     epochs: int
     batch_size: int
     target: float = 0.0  # the training loss that counts as reached

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.utils.data import TensorDataset
 def train(
     net: nn.Module,
     optimizer: Optimizer,
-    loader: Iterable[tuple[Tensor, Tensor]],
+    loader: Iterable[tuple[Tensor, ...]],
     loss_function: Callable[[Tensor, Tensor], Tensor],
     epochs: int,
 ) -> Iterator[float]:
@@ -22,16 +23,17 @@ def train(
     `optimizer.step(closure)`, so that an optimizer which needs the loss more than once a step
     (LBFGS) works like the rest. Training ends with the first loss that is not finite.
     """
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = loss_function(net(x), y)
-        loss.backward()
-        return loss
-
     for _ in range(epochs):
-        for x, y in loader:  # noqa: B007 (the closure reads them)
-            loss = optimizer.step(closure).item()
+        for x, y in loader:
+
+            def closure():
+                optimizer.zero_grad()
+                loss = loss_function(net(x), y)
+                loss.backward()
+                return loss
+
+            returned: Any = optimizer.step(closure)
+            loss = returned.item()
             yield loss
             if not math.isfinite(loss):
                 return

@@ -20,16 +20,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lab.specs import parse_optimizers
-from lab.stacking import train_all
-from lab.sweeps import learning_rates
-from lab.trainings import trainings_of
+from lab.command_line.specs import parse_optimizers
+from lab.training.train import train_all
+from lab.training.sweeps import learning_rates
+from lab.training.runs import trainings_of
 
 import torch
 from torch.utils.data import DataLoader
 
 from compare_learning_rates import LR_COUNT, LR_RANGE
-from data import make_loader
+from lab.training.loading import make_loader
 from settings import LR, OPTIMIZERS, SEED
 from tasks import TASKS
 from training import train
@@ -135,7 +135,7 @@ def compare_tasks() -> None:
 
 MEMORY = """
 import resource
-from lab.sweeps import learning_rates
+from lab.training.sweeps import learning_rates
 from benchmarks.speed import LR_RANGE, train_stacks
 train_stacks(1000, learning_rates(*LR_RANGE, 9))
 print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
@@ -177,7 +177,7 @@ def compare_load(folder: str) -> None:
 STEPS = """
 import sys
 from benchmarks.speed import LR_COUNT, LR_RANGE, train_stacks
-from lab.sweeps import learning_rates
+from lab.training.sweeps import learning_rates
 lrs = learning_rates(*LR_RANGE, LR_COUNT)
 rounds = [train_stacks(int(sys.argv[1]), lrs, sys.argv[2] == "yes") for _ in range(2)]
 for both in zip(*rounds):

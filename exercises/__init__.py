@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lab.specs import describe
+from lab.outcome import describe
 
 from exercises import rules
 from exercises.checks import (

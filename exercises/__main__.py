@@ -7,7 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from lab.report import run_main
+from lab.output.main import run_main
 
 from exercises import EXERCISES, RIGHT, check, failure
 from exercises.checks import Wrong

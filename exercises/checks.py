@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lab.trainings import Training, check_task
+from lab.training.checks import check_task
+from lab.training.runs import Training
 
 import torch
 from torch import Tensor

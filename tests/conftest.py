@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import machine, stacking
-from lab.sweeps import Sweep
-from lab.trainings import Runs, Training
+from lab.training import machine, train
+from lab.training.runs import Runs, Training
+from lab.training.sweeps import Sweep
 
 import matplotlib.pyplot as plt
 import pytest
@@ -151,7 +151,7 @@ def made_up(medians, lrs=None, seeds=5, spread=0.0):
     noise = spread * torch.linspace(-1, 1, seeds)
     final = (torch.tensor(medians).unsqueeze(1) + noise).flatten().double()
     every = [Training(seed, None, None, lr) for lr in lrs for seed in range(seeds)]
-    return Runs(every, final.expand(8, -1), final / 2, final, SmallNet(), {}, 4, lrs[0])
+    return Runs(SMALL, every, final.expand(8, -1), final / 2, final, {}, 4, lrs[0])
 
 
 def made_up_sweep(*args, **kwargs):
@@ -183,11 +183,11 @@ class Still(torch.optim.SGD):
 @pytest.fixture
 def compiled(monkeypatch):
     """List, for each stack that is trained, whether its steps were to be compiled."""
-    seen, train_stack = [], stacking.train_stack
+    seen, train_stack = [], train.train_stack
 
     def look(task, trainings, make_optimizer, progress, compiled):
         seen.append(compiled)
         return train_stack(task, trainings, make_optimizer, progress, compiled=False)
 
-    monkeypatch.setattr(stacking, "train_stack", look)
+    monkeypatch.setattr(train, "train_stack", look)
     return seen

@@ -8,7 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lab import commands, plotting
+from lab.command_line import parser
+from lab.pictures import style
 
 import matplotlib.pyplot as plt
 import pytest
@@ -24,21 +25,21 @@ from tasks import TASKS
 
 @pytest.fixture
 def parser():
-    parser = commands.Parser("What for?", "  python script.py", "figure.png")
-    parser.add("--start", commands.finite_float, 0.0, "a number")
+    parser = parser.Parser("What for?", "  python script.py", "figure.png")
+    parser.add("--start", parser.finite_float, 0.0, "a number")
     return parser
 
 
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        (commands.positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "", "x", "nan", "1" * 5000]),
-        (commands.positive_int, {str(2**63 - 1): 2**63 - 1}, [str(2**63)]),
-        (commands.positive_float, {"1e-3": 0.001}, ["0", "-1", "nan", "inf", "x", "", "1e999"]),
-        (commands.non_negative_float, {"0": 0.0, "2": 2.0}, ["-0.1", "nan", "inf", "-inf", "x"]),
-        (commands.finite_float, {"-1e-3": -0.001, "0": 0.0}, ["nan", "inf", "-inf", "1e999", "x"]),
-        (commands.one_of(["bowl"], "surface"), {"bowl": "bowl"}, ["bow", "", "Bowl "]),
-        (commands.seed, {"0": 0, "-3": -3, str(2**64 - 1): 2**64 - 1}, ["x", "1.0", str(2**64)]),
+        (parser.positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "", "x", "nan", "1" * 5000]),
+        (parser.positive_int, {str(2**63 - 1): 2**63 - 1}, [str(2**63)]),
+        (parser.positive_float, {"1e-3": 0.001}, ["0", "-1", "nan", "inf", "x", "", "1e999"]),
+        (parser.non_negative_float, {"0": 0.0, "2": 2.0}, ["-0.1", "nan", "inf", "-inf", "x"]),
+        (parser.finite_float, {"-1e-3": -0.001, "0": 0.0}, ["nan", "inf", "-inf", "1e999", "x"]),
+        (parser.one_of(["bowl"], "surface"), {"bowl": "bowl"}, ["bow", "", "Bowl "]),
+        (parser.seed, {"0": 0, "-3": -3, str(2**64 - 1): 2**64 - 1}, ["x", "1.0", str(2**64)]),
     ],
 )
 def test_numbers(kind, good, bad):
@@ -50,10 +51,10 @@ def test_numbers(kind, good, bad):
 
 def test_paths(workdir):
     (workdir / "folder.png").mkdir()
-    assert commands.figure_path("a.png").name == "a.png"
+    assert parser.figure_path("a.png").name == "a.png"
     for text in ("none/a.png", "folder.png", "a.xyz", "a", "/dev/null"):
         with pytest.raises(argparse.ArgumentTypeError):
-            commands.figure_path(text)
+            parser.figure_path(text)
     assert [path.name for path in workdir.iterdir()] == ["folder.png"]
 
 
@@ -146,8 +147,8 @@ def test_a_size_that_cannot_be_had_is_refused_with_what_it_needs(
 
 
 def test_four_fifths_of_the_memory_may_be_used(parser, monkeypatch):
-    parser.add("--steps", commands.positive_int, 50, "steps")
-    needed = commands.memory_needed(parser.parse([]))
+    parser.add("--steps", parser.positive_int, 50, "steps")
+    needed = parser.memory_needed(parser.parse([]))
     monkeypatch.setattr(commands, "available_memory", lambda: needed / 0.79)
     parser.parse([])
     monkeypatch.setattr(commands, "available_memory", lambda: needed / 0.81)
@@ -156,7 +157,7 @@ def test_four_fifths_of_the_memory_may_be_used(parser, monkeypatch):
 
 
 def needed(task=SMALL, sizes=(1000, 100, 61), **counts):
-    return commands.memory_needed(argparse.Namespace(task=task, batch_size=None, **counts), *sizes)
+    return parser.memory_needed(argparse.Namespace(task=task, batch_size=None, **counts), *sizes)
 
 
 def test_the_memory_needed_grows_with_all_that_is_kept():
@@ -175,13 +176,13 @@ def test_the_memory_needed_grows_with_all_that_is_kept():
 
 def test_the_sizes_of_a_task():
     # 100 samples and 40 held out, of an x and a y, 4 bytes each; 1-6-1 units.
-    assert commands.sizes_of(SMALL, 0) == (100, 140 * 8 / 100, 6 + 6 + 6 + 1)
+    assert parser.sizes_of(SMALL, 0) == (100, 140 * 8 / 100, 6 + 6 + 6 + 1)
 
 
 def test_a_device_is_one_that_torch_has_here():
-    assert commands.device("cpu") == "cpu"
+    assert parser.device("cpu") == "cpu"
     with pytest.raises(argparse.ArgumentTypeError) as refusal:
-        commands.device("toaster")
+        parser.device("toaster")
     assert str(refusal.value).startswith("torch has no device 'toaster' here: RuntimeError: ")
     assert ". " not in str(refusal.value)  # torch goes on for lines
 
@@ -191,20 +192,20 @@ def test_the_memory_needed_worked_by_hand():
     task = replace(SMALL, epochs=12)
     expected = 100 * 10_000 + 90 * (20_000 + 40 * 61 + 60 * 384 * 2)
     assert needed(task, seeds=10, lr_count=9, optimizers=["a", "b"]) == expected
-    assert commands.memory_needed(argparse.Namespace(steps=50)) == 20_000 + 60 * 50
+    assert parser.memory_needed(argparse.Namespace(steps=50)) == 20_000 + 60 * 50
 
 
 def test_the_memory_that_there_is_is_what_the_system_says(monkeypatch):
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0.01 * physical < commands.available_memory() <= physical
+    assert 0.01 * physical < parser.available_memory() <= physical
 
     def fails(*_):
         raise OSError
 
     monkeypatch.setattr(Path, "open", fails)  # no /proc
-    assert commands.available_memory() == physical
+    assert parser.available_memory() == physical
     monkeypatch.setattr(os, "sysconf", fails)
-    assert commands.available_memory() == math.inf
+    assert parser.available_memory() == math.inf
 
 
 def test_the_option_that_is_largest_beside_its_default_is_named(parser, monkeypatch, capsys):
@@ -220,7 +221,7 @@ def test_the_option_that_is_largest_beside_its_default_is_named(parser, monkeypa
 
 def test_no_show_asks_for_no_screen(parser, monkeypatch):
     used = []
-    monkeypatch.setattr(commands.matplotlib, "use", used.append)
+    monkeypatch.setattr(parser.matplotlib, "use", used.append)
     parser.parse([])
     assert used == []
     parser.parse(["--no-show"])
@@ -258,7 +259,7 @@ def test_the_words_of_a_task_reach_its_data(task_parser):
 
 
 def test_the_data_are_on_the_device_that_is_asked_for():
-    make_data = commands.data_on("meta", SMALL.make_data)  # a device that every torch has
+    make_data = parser.data_on("meta", SMALL.make_data)  # a device that every torch has
     for dataset, own in zip(make_data(3), SMALL.make_data(3), strict=True):
         assert [tensor.device.type for tensor in dataset.tensors] == ["meta", "meta"]
         assert [t.shape for t in dataset.tensors] == [t.shape for t in own.tensors]
@@ -346,14 +347,14 @@ def test_many_tasks_are_refused_where_one_is_too_large(tasks_parser, homework, c
 
 def test_there_is_a_job_for_each_processor_that_may_be_used(parser, monkeypatch):
     parser.add_jobs()
-    assert parser.parse([]).jobs == commands.n_cores()
-    monkeypatch.setattr(commands.os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    monkeypatch.setattr(commands.os, "cpu_count", lambda: 8)
-    assert commands.n_cores() == 3
-    monkeypatch.delattr(commands.os, "sched_getaffinity")
-    assert commands.n_cores() == 8
-    monkeypatch.setattr(commands.os, "cpu_count", lambda: None)
-    assert commands.n_cores() == 1
+    assert parser.parse([]).jobs == parser.n_cores()
+    monkeypatch.setattr(parser.os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(parser.os, "cpu_count", lambda: 8)
+    assert parser.n_cores() == 3
+    monkeypatch.delattr(parser.os, "sched_getaffinity")
+    assert parser.n_cores() == 8
+    monkeypatch.setattr(parser.os, "cpu_count", lambda: None)
+    assert parser.n_cores() == 1
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "localhost:8786", "tls://[::1]:1"])
@@ -385,13 +386,13 @@ def test_two_outputs_are_two_files(parser, workdir, capsys):
 def test_the_memory_that_there_is_is_read_in_kilobytes(monkeypatch):
     lines = io.StringIO("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
     monkeypatch.setattr(Path, "open", lambda path: lines)
-    assert commands.available_memory() == 3000 * 1024
+    assert parser.available_memory() == 3000 * 1024
 
 
 def test_an_animation_is_a_path_of_a_format_that_can_be_made(workdir):
-    assert commands.animation_path("a.gif") == Path("a.gif")
+    assert parser.animation_path("a.gif") == Path("a.gif")
     with pytest.raises(argparse.ArgumentTypeError, match=r"no \.gif"):
-        commands.animation_path("a.png")
+        parser.animation_path("a.png")
 
 
 def test_a_style_sheet_changes_the_ground_and_not_the_colours(workdir, capsys):
@@ -406,11 +407,11 @@ def test_a_style_sheet_changes_the_ground_and_not_the_colours(workdir, capsys):
         assert (63, 144, 218) in {color for _, color in colors}  # SGD's blue
     assert grounds["default"] == (255, 255, 255)
     assert grounds["dark"] == (0, 0, 0)
-    figure, _ = plotting.new_figure()
+    figure, _ = style.new_figure()
     assert to_hex(figure.get_facecolor()) == "#ffffff"  # it has not stayed
     with plt.rc_context():
         assert exit_status(compare_optimizers.main, [*words, "mine.mplstyle"]) == 0
-        figure, _ = plotting.new_figure()
+        figure, _ = style.new_figure()
         assert to_hex(figure.get_facecolor()) == "#ff0000"
 
 

@@ -5,9 +5,9 @@ import math
 from dataclasses import replace
 from functools import partial
 
-from lab import plotting, stacking
-from lab.specs import parse_optimizer, parse_optimizers
-from lab.stacking import IN_TURN
+from lab.command_line.specs import parse_optimizer, parse_optimizers
+from lab.pictures import style
+from lab.training.train import IN_TURN
 
 import pytest
 import torch
@@ -167,11 +167,11 @@ def test_the_table_and_the_csv(workdir, capsys):
         assert [int(row["seed"]) for row in mine] == [4, 5, 6] * len(lrs)
         assert [float(row["lr"]) for row in mine] == [lr for lr in lrs for _ in range(3)]
         best = result.held_out_losses.median(1).values
-        judged = result.judged().median()
+        judged = result.cross_validated_losses().median()
         line = next(line for line in out.splitlines() if line.startswith(label + " "))
         assert f" {lrs[best.argmin()]:.3g} " in line
         assert f" {judged:.5f} [" in line
-        assert "{:.3g} to {:.3g}".format(*result.good_rates()) in line
+        assert "{:.3g} to {:.3g}".format(*result.good_lrs()) in line
 
 
 def test_the_same_command_gives_the_same_bytes(workdir):
@@ -209,8 +209,8 @@ def test_the_figure_marks_best_rates_and_divergence():
     marks = {to_hex(line.get_color()): line.get_xydata()[0].tolist() for line in left.lines
              if line.get_marker() == "o"}  # fmt: skip
     assert marks == {
-        to_hex(plotting.COLORS["SGD"]): [1.0, 1.0],
-        to_hex(plotting.COLORS["Adam"]): [1.0, 0.5],
+        to_hex(style.COLORS["SGD"]): [1.0, 1.0],
+        to_hex(style.COLORS["Adam"]): [1.0, 0.5],
     }
     lines = [line for line in left.lines if len(line.get_xdata()) == 3]
     curves = {line.get_label(): line for line in lines if line.get_linestyle() == "-"}

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lab import plotting
-from lab.specs import parse_optimizer
-from lab.trainings import Runs, trainings_of
+from lab.command_line.specs import parse_optimizer
+from lab.pictures import style
+from lab.training.runs import Runs, trainings_of
 
 import pytest
 import torch
@@ -182,7 +182,7 @@ def test_the_figure_shows_every_loss(four):
     for line, (label, run) in zip(axes.lines, four.items(), strict=True):
         assert list(line.get_ydata()) == run.history(0)
         assert list(line.get_xdata()) == list(range(1, len(run.losses) + 1))
-        assert to_hex(line.get_color()) == to_hex(plotting.COLORS[label])
+        assert to_hex(line.get_color()) == to_hex(style.COLORS[label])
         assert line.get_label() == f"{label}, lr=0.01"
     widths = [line.get_linewidth() for line in axes.lines]
     assert widths == sorted(widths, reverse=True)  # the later ones do not hide the earlier
@@ -233,7 +233,7 @@ def test_fit_adds_the_data_and_each_nets_curve(workdir):
         x = torch.tensor(line.get_xdata()).reshape(-1, 1)
         assert x.min() == small_data(4)[0].tensors[0].min()
         torch.testing.assert_close(torch.tensor(line.get_ydata()), net(x).flatten().double())
-        assert to_hex(line.get_color()) == to_hex(plotting.colors(runs)[label])
+        assert to_hex(line.get_color()) == to_hex(style.colors_of(runs)[label])
 
 
 def test_fit_of_many_seeds_shows_the_median_curve():

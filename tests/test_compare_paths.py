@@ -5,8 +5,8 @@ import math
 import re
 from functools import partial
 
-from lab import movies, paths, plotting
-from lab.specs import Spec, parse_optimizers
+from lab.command_line.specs import Spec, parse_optimizers
+from lab.pictures import animations, paths, style
 
 import matplotlib.pyplot as plt
 import pytest
@@ -150,7 +150,7 @@ def test_the_figure_shows_paths_ends_and_losses():
     runs = dict(script.compare(VALLEY))
     left, right = script.draw(VALLEY, runs).axes
     for i, (label, run) in enumerate(runs.items()):
-        color = to_hex(plotting.COLORS[label])
+        color = to_hex(style.COLORS[label])
         path = next(line for line in left.lines if len(line.get_xdata()) == 51
                     and to_hex(line.get_color()) == color)  # fmt: skip
         assert torch.equal(torch.tensor(path.get_xydata()), run.path)
@@ -194,7 +194,7 @@ def test_a_gallery_of_several_has_two_rows():
 
 def test_contours_are_even_or_where_the_floor_is_flat_at_equal_ratios():
     def levels(name):
-        _, axes = plotting.new_figure()
+        _, axes = style.new_figure()
         paths.draw_contours(axes[0], SURFACES[name], SURFACES[name].window)
         return torch.tensor(axes[0].collections[0].levels)
 
@@ -222,7 +222,7 @@ def test_the_default_makes_the_lesson_visible():
 
 def test_the_contours_of_a_valley_have_a_line_on_its_floor():
     for name, surface in SURFACES.items():
-        _, (axes,) = plotting.new_figure()
+        _, (axes,) = style.new_figure()
         paths.draw_contours(axes, surface, surface.window)
         levels = axes.collections[0].levels
         x, y = (torch.linspace(low, high, 101) for low, high in surface.window)
@@ -475,7 +475,7 @@ def test_the_page_is_self_contained(workdir):
 
 def test_an_mp4_without_ffmpeg_is_refused_in_one_line(workdir, capsys, monkeypatch):
     monkeypatch.setattr(
-        movies.animation.FFMpegWriter, "isAvailable", classmethod(lambda cls: False)
+        animations.animation.FFMpegWriter, "isAvailable", classmethod(lambda cls: False)
     )
     assert run_main("--animate", "race.mp4") == 2
     err = capsys.readouterr().err
@@ -488,7 +488,7 @@ def test_an_interrupted_animation_leaves_the_figure_and_no_half_movie(workdir, m
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(movies.GifWriter, "finish", interrupt)
+    monkeypatch.setattr(animations.GifWriter, "finish", interrupt)
     assert run_main("--animate", "race.gif", "--steps", "3") == 130
     assert [path.name for path in workdir.iterdir()] == ["compare_paths.png"]
 

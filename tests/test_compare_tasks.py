@@ -4,9 +4,10 @@ import csv
 import math
 from dataclasses import replace
 
-from lab import commands, plotting, stacking
-from lab.specs import parse_optimizer
-from lab.workers import Result
+from lab.command_line import parser
+from lab.command_line.specs import parse_optimizer
+from lab.pictures import style
+from lab.training.jobs import TaskResult
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_from_a_session_tasks_are_passed_as_they_are():
 def result(medians, default=None, seeds=10, spread=0.001, lrs=None):
     """A result made up so that each rate has this median; `default` is the loss at its own."""
     default_losses = None if default is None else torch.full((seeds,), float(default))
-    return Result(made_up_sweep(medians, lrs, seeds, spread), 0.01, default_losses)
+    return TaskResult(made_up_sweep(medians, lrs, seeds, spread), 0.01, default_losses)
 
 
 def cells_of(**rows):
@@ -194,7 +195,7 @@ def test_with_too_few_seeds_it_says_how_many_would_do():
 
 
 def test_only_tasks_that_are_complete_count():
-    good, bad, none = result([3.0, 1.0, 2.0]), result([3.0, 2.0, 3.0]), Result(note="failed")
+    good, bad, none = result([3.0, 1.0, 2.0]), result([3.0, 2.0, 3.0]), TaskResult(note="failed")
     failed = replace(bad, error=ValueError())
     cells = cells_of(one=[good, bad], two=[bad, none], three=[bad], four=[bad, failed])
     best, *_ = conclusions(cells)
@@ -234,7 +235,7 @@ def test_performance_profiles_worked_by_hand():
 @pytest.fixture
 def figure_and_cells():
     good, bad = result([3.0, 1.0, 2.0]), result([300.0, 20.0, 30.0])
-    lost, none = result([math.inf] * 3), Result(note="failed")
+    lost, none = result([math.inf] * 3), TaskResult(note="failed")
     cells = cells_of(one=[good, bad], two=[bad, good], three=[lost, good], four=[good, none])
     return script.draw(cells), cells
 
@@ -297,7 +298,7 @@ def test_the_profiles_are_those_of_the_complete_tasks(figure_and_cells):
     assert a.get_linestyle() != b.get_linestyle()  # for prints in grey
     assert profiles.get_xscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
-    assert to_hex(a.get_color()) == to_hex(plotting.colors(["a", "b"])["a"])
+    assert to_hex(a.get_color()) == to_hex(style.colors_of(["a", "b"])["a"])
 
 
 # ---------------------------------------------------------------- the command line
@@ -358,16 +359,16 @@ def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
 
 
 def test_without_its_package_dask_is_refused_with_what_to_install(workdir, capsys, monkeypatch):
-    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(parser.importlib.util, "find_spec", lambda name: None)
     words = ["--dask", "tcp://127.0.0.1:8786"]
     assert_refused(script.main, [*FAST, *words], "pip install distributed", workdir, capsys)
 
 
 def test_there_is_a_job_a_core_by_default(monkeypatch):
-    assert script.make_parser().get_default("jobs") == commands.n_cores()
-    monkeypatch.delattr(commands.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(commands.os, "cpu_count", lambda: 7)
-    assert commands.n_cores() == 7
+    assert script.make_parser().get_default("jobs") == parser.n_cores()
+    monkeypatch.delattr(parser.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(parser.os, "cpu_count", lambda: 7)
+    assert parser.n_cores() == 7
 
 
 def test_what_is_made_up_here_is_what_it_says():

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import interruption
+from lab.output import interruption
 
 import pytest
 from conftest import start_script

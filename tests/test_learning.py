@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import partial
 
-from lab import learning
-from lab.specs import parse_optimizers
-from lab.trainings import trainings_of
+from lab.command_line.specs import parse_optimizers
+from lab.pictures import learning
+from lab.training.runs import trainings_of
 
 import pytest
 import torch

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import machine
+from lab.training import machine
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_threads_that_wait_soon_sleep_unless_it_is_too_late_or_the_user_chose(
 
 PAGES = """
 from pathlib import Path
-from lab.machine import keep_memory
+from lab.training.machine import keep_memory
 import torch
 
 

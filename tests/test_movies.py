@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lab import movies, plotting
-from lab.trainings import without_progress
+from lab.outcome import no_progress
+from lab.pictures import animations, style
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,11 +14,11 @@ from PIL import Image
 
 
 def test_what_does_not_move_is_frozen_into_one_image():
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     (still,) = axes.plot([0, 1], [1, 2], color="blue")
     (moving,) = axes.plot([0, 1], [2, 1], color="red")
-    plotting.legend(figure, [still, moving])
-    movies.freeze(figure, iter([moving]))
+    style.legend(figure, [still, moving])
+    animations.freeze(figure, iter([moving]))
     assert moving.get_visible()
     assert not still.get_visible()
     assert not figure.legends[0].get_visible()
@@ -38,28 +38,28 @@ def test_an_animation_format_needs_its_writer(monkeypatch):
     for there in (True, False):
         monkeypatch.setattr(writer, "isAvailable", classmethod(lambda cls, there=there: there))
         if there:
-            assert isinstance(movies.writer_for(Path("a.MP4"), 5), writer)
+            assert isinstance(animations.writer_for(Path("a.MP4"), 5), writer)
         else:
             with pytest.raises(ValueError, match="ffmpeg"):
-                movies.writer_for(Path("a.mp4"), 5)
-    gif = movies.writer_for(Path("a.gif"), 5)
+                animations.writer_for(Path("a.mp4"), 5)
+    gif = animations.writer_for(Path("a.gif"), 5)
     assert isinstance(gif, animation.PillowWriter)
     assert gif.fps == 5
-    page = movies.writer_for(Path("a.html"), 7)
+    page = animations.writer_for(Path("a.html"), 7)
     assert isinstance(page, animation.HTMLWriter)
     assert page.embed_frames
     with pytest.raises(ValueError, match=r"'a\.avi' is no \.gif"):
-        movies.writer_for(Path("a.avi"), 5)
+        animations.writer_for(Path("a.avi"), 5)
 
 
 def test_a_movie_is_saved_whole_and_moves(tmp_path):
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     (line,) = axes.plot([0, 1], [0, 1])
-    plotting.legend(figure, [line])
-    movie = movies.movie(
-        figure, iter([line]), lambda i: line.set_data([0, i], [0, i]), 3, without_progress
+    style.legend(figure, [line])
+    movie = animations.animation_of(
+        figure, iter([line]), lambda i: line.set_data([0, i], [0, i]), 3, no_progress
     )
-    movies.save_movie(movie, str(tmp_path / "a.html"))
+    animations.save_movie(movie, str(tmp_path / "a.html"))
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')
     assert page.count("data:image/jpeg;base64,") == 3
@@ -68,20 +68,20 @@ def test_a_movie_is_saved_whole_and_moves(tmp_path):
 
 
 def test_a_gif_is_small_and_keeps_its_colours(tmp_path):
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     height = np.hypot(*np.mgrid[-1:1:100j, -1:1:100j])
     image = axes.imshow(height)
     (line,) = axes.plot([0, 99], [0, 99], color="red", linewidth=5)
-    plotting.legend(figure, [line])
+    style.legend(figure, [line])
 
     def show(number):
         image.set_data(np.roll(height, number, axis=0))
         sizes.append(figure.get_size_inches() * figure.dpi)
 
     sizes = []
-    movie = movies.movie(figure, [image, line], show, 9, without_progress, fps=4)
+    movie = animations.animation_of(figure, [image, line], show, 9, no_progress, fps=4)
     movie.save(tmp_path / "plain.gif", animation.PillowWriter(), dpi="figure")
-    movies.save_movie(movie, tmp_path / "a.gif")
+    animations.save_movie(movie, tmp_path / "a.gif")
     with Image.open(tmp_path / "plain.gif") as plain, Image.open(tmp_path / "a.gif") as ours:
         assert plain.n_frames == ours.n_frames == 9
         assert ours.info["duration"] == 250
@@ -98,21 +98,23 @@ def test_a_gif_is_small_and_keeps_its_colours(tmp_path):
 
 @pytest.mark.parametrize(("n_panels", "dpi"), [(1, 80), (2, 80), (4, 79.9), (8, 62.3)])
 def test_a_frame_of_many_panels_has_fewer_dots_an_inch(n_panels, dpi):
-    figure, _ = plotting.new_figure(n_panels)
-    movies.freeze(figure, [])
+    figure, _ = style.new_figure(n_panels)
+    animations.freeze(figure, [])
     width, height = figure.get_size_inches() * figure.dpi
     assert figure.dpi == pytest.approx(dpi, abs=0.1)
-    assert width * height < movies.AREA * 1.001
+    assert width * height < animations.AREA * 1.001
 
 
 @pytest.mark.parametrize("ground", ["white", "black", "#202020"])
 def test_the_ground_of_a_gif_stays_as_it_is(ground, tmp_path):
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     figure.set_facecolor(ground)
     axes.set_facecolor(ground)
     (line,) = axes.plot(range(9), [3, 1, 4, 1, 5, 9, 2, 6, 5], color="tab:brown")
-    movie = movies.movie(figure, [line], lambda i: line.set_xdata(range(9)), 2, without_progress)
-    movies.save_movie(movie, tmp_path / "a.gif")
+    movie = animations.animation_of(
+        figure, [line], lambda i: line.set_xdata(range(9)), 2, no_progress
+    )
+    animations.save_movie(movie, tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as gif:
         colors = sorted(gif.convert("RGB").getcolors(99_999))
     assert colors[-1][1] == tuple(round(255 * part) for part in to_rgb(ground))

@@ -3,9 +3,10 @@
 import math
 from dataclasses import replace
 
-from lab.specs import parse_optimizer
-from lab.stacking import IN_TURN, train_all
-from lab.trainings import check_task, trainings_of
+from lab.command_line.specs import parse_optimizer
+from lab.training.checks import check_task
+from lab.training.runs import trainings_of
+from lab.training.train import IN_TURN, train_all
 
 import pytest
 import torch

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from lab import plotting
+from lab.pictures import style
 
 import matplotlib.pyplot as plt
 import pytest
@@ -11,27 +11,27 @@ import torch
 
 
 def test_an_optimizer_has_the_same_colour_in_any_company():
-    alone = plotting.colors(["Adam"])["Adam"]
-    assert plotting.colors(["mine", "SGD", "Adam", "other"])["Adam"] == alone
+    alone = style.colors_of(["Adam"])["Adam"]
+    assert style.colors_of(["mine", "SGD", "Adam", "other"])["Adam"] == alone
 
 
 def test_ten_labels_have_ten_colours():
     labels = ["Adam", *"abcdefgh", "SGD"]
-    assert len(set(plotting.colors(labels).values())) == 10
-    assert list(plotting.colors([*labels, "k"])) == [*labels, "k"]
+    assert len(set(style.colors_of(labels).values())) == 10
+    assert list(style.colors_of([*labels, "k"])) == [*labels, "k"]
 
 
 def test_colours_run_out_gracefully():
-    labels = [*plotting.COLORS, *map(str, range(20))]
-    assert list(plotting.colors(labels)) == labels
+    labels = [*style.COLORS, *map(str, range(20))]
+    assert list(style.colors_of(labels)) == labels
 
 
 def test_legend_shows_labels_as_they_are():
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     labels = ["_mine", "cost $\\frac", "SGD(lr=0.1)"]
     for label in labels:
         axes.plot([1, 2], label=label)
-    plotting.legend(figure, axes.lines)
+    style.legend(figure, axes.lines)
     figure.canvas.draw()  # a formula would fail here
     shown = [text.get_text().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
     assert shown == labels
@@ -39,10 +39,10 @@ def test_legend_shows_labels_as_they_are():
 
 @pytest.mark.parametrize("n_lines", [1, 4, 12])
 def test_legend_covers_no_panel(n_lines):
-    figure, panels = plotting.new_figure(2)
+    figure, panels = style.new_figure(2)
     for i in range(n_lines):
         panels[0].plot([1, 2], label=f"optimizer number {i}")
-    plotting.legend(figure, panels[0].lines)
+    style.legend(figure, panels[0].lines)
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert not figure.legends[0].get_frame_on()
@@ -56,7 +56,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path.write_text("old")
 
     def fail_halfway():
-        with plotting.whole_file(path) as temporary:
+        with style.whole_file(path) as temporary:
             temporary.write_text("half")
             raise ZeroDivisionError
 
@@ -64,7 +64,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         fail_halfway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with plotting.whole_file(path) as temporary:
+    with style.whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -74,7 +74,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def test_a_link_stays_a_link_and_what_it_names_is_written(tmp_path):
     (tmp_path / "there.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to("there.csv")
-    with plotting.whole_file(tmp_path / "link.csv") as temporary:
+    with style.whole_file(tmp_path / "link.csv") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "there.csv").read_text() == "new"
@@ -82,31 +82,31 @@ def test_a_link_stays_a_link_and_what_it_names_is_written(tmp_path):
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF")])
 def test_the_extension_picks_the_format(tmp_path, name, start):
-    figure, _ = plotting.new_figure()
-    plotting.save_figure(figure, str(tmp_path / name))
+    figure, _ = style.new_figure()
+    style.save_figure(figure, str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
 def test_the_legend_names_the_rate_unless_the_label_does():
-    assert plotting.name("Adam", 0.0123456) == "Adam, lr=0.0123"
-    assert plotting.name("Adam(lr=0.1)", 0.1) == "Adam(lr=0.1)"
-    assert plotting.name("Adam", None, diverged=True) == "Adam (diverged)"
+    assert style.legend_label("Adam", 0.0123456) == "Adam, lr=0.0123"
+    assert style.legend_label("Adam(lr=0.1)", 0.1) == "Adam(lr=0.1)"
+    assert style.legend_label("Adam", None, diverged=True) == "Adam (diverged)"
 
 
 def test_a_logarithmic_axis_needs_something_to_show():
-    _, (axes,) = plotting.new_figure()
-    plotting.log_scale(axes.yaxis)
+    _, (axes,) = style.new_figure()
+    style.log_scale(axes.yaxis)
     assert axes.get_yscale() == "linear"
     axes.plot([1, 2], [0.1, 20])
-    plotting.log_scale(axes.yaxis)
+    style.log_scale(axes.yaxis)
     assert axes.get_yscale() == "log"
     assert axes.get_xscale() == "linear"
 
 
 def test_a_band_lies_between_the_quartiles_and_has_the_lines_colour():
-    _, (axes,) = plotting.new_figure()
+    _, (axes,) = style.new_figure()
     quartiles = torch.tensor([[1.0, 2], [3, 4], [5, math.inf]])
-    plotting.median_band(axes, [10, 20], quartiles, "Adam", "red")
+    style.median_band(axes, [10, 20], quartiles, "Adam", "red")
     (line,), (band,) = axes.lines, axes.collections
     assert line.get_xydata().tolist() == [[10, 3], [20, 4]]
     corners = band.get_paths()[0].vertices.tolist()
@@ -118,8 +118,8 @@ def test_a_band_lies_between_the_quartiles_and_has_the_lines_colour():
 
 
 def test_panels_are_laid_out_row_by_row():
-    assert [len(plotting.new_figure(n)[1]) for n in (1, 2)] == [1, 2]
-    figure, panels = plotting.new_figure(8, n_rows=2)
+    assert [len(style.new_figure(n)[1]) for n in (1, 2)] == [1, 2]
+    figure, panels = style.new_figure(8, n_rows=2)
     assert len(panels) == 8
     figure.canvas.draw()
     tops = [round(panel.get_position().y1, 2) for panel in panels]
@@ -128,16 +128,16 @@ def test_panels_are_laid_out_row_by_row():
 
 
 def save_with(label, path):
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     axes.plot([1, 2], label=label)
-    with plotting.missing_letters() as remarks:
-        plotting.legend(figure, axes.lines)
-        plotting.save_figure(figure, path)
+    with style.missing_letters() as remarks:
+        style.legend(figure, axes.lines)
+        style.save_figure(figure, path)
     return remarks
 
 
 def test_letters_that_no_font_has_are_told_in_one_sentence(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setattr(plotting.font_manager, "findSystemFonts", list)
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", list)
     (remark,) = save_with("动量", tmp_path / "a.png")
     assert "Noto Sans CJK" in remark
     assert save_with("Adam", tmp_path / "b.png") == []
@@ -148,22 +148,22 @@ def test_letters_that_no_font_has_are_told_in_one_sentence(tmp_path, monkeypatch
 def test_a_font_for_chinese_is_looked_for_only_where_it_is_needed(tmp_path, monkeypatch):
     default = plt.rcParams["font.family"]
     serif = tmp_path / "wqy-zenhei.ttf"  # by its name a Chinese font
-    serif.write_bytes(Path(plotting.font_manager.findfont("DejaVu Serif")).read_bytes())
+    serif.write_bytes(Path(style.font_manager.findfont("DejaVu Serif")).read_bytes())
     asked = []
 
     def fonts():
         asked.append(True)
         return ["/fonts/Arial.ttf", str(serif)]
 
-    monkeypatch.setattr(plotting.font_manager, "findSystemFonts", fonts)
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", fonts)
 
     def families_of(label):
-        figure, (axes,) = plotting.new_figure()
+        figure, (axes,) = style.new_figure()
         (line,) = axes.plot([0, 1], label=label)
         axes.set(title=label)
         axes.set_xticks([0, 1], [label, "Adam"])
-        plotting.legend(figure, [line])
-        texts = figure.findobj(plotting.Text)
+        style.legend(figure, [line])
+        texts = figure.findobj(style.Text)
         return {text.get_text(): text.get_fontfamily() for text in texts if text.get_text()}
 
     assert set(map(tuple, families_of("ü").values())) == {tuple(default)}
@@ -175,23 +175,23 @@ def test_a_font_for_chinese_is_looked_for_only_where_it_is_needed(tmp_path, monk
 
 
 def test_a_chinese_letter_is_as_wide_as_two(monkeypatch):
-    assert plotting.width_of("动量=SGD") == 8
-    figure, (axes,) = plotting.new_figure()
+    assert style.width_of("动量=SGD") == 8
+    figure, (axes,) = style.new_figure()
     lines = [axes.plot([0, 1], label=letter * 8)[0] for letter in "abcd"]
     wide = [axes.plot([0, 1], label=letter * 8)[0] for letter in "动量优化"]
     columns = []
     for each in (lines, wide):
-        plotting.legend(figure, each)
+        style.legend(figure, each)
         columns.append(figure.legends[-1]._ncols)
     assert columns == [4, 3]
 
 
 @pytest.mark.parametrize(("n_panels", "size"), [(1, 10), (2, 10), (8, 10 * 16 / 11)])
 def test_the_legend_is_read_from_the_back_row(n_panels, size):
-    figure, panels = plotting.new_figure(n_panels)
+    figure, panels = style.new_figure(n_panels)
     lines = panels[0].plot([[0, 1], [1, 2]], linewidth=0.8, label=["a", "b"])
     lines += panels[0].plot([1, 3], linewidth=4, label="c")
-    plotting.legend(figure, lines)
+    style.legend(figure, lines)
     (key,) = figure.legends
     assert [text.get_fontsize() for text in key.get_texts()] == [pytest.approx(size)] * 3
     assert [line.get_linewidth() for line in key.get_lines()] == [2.5, 2.5, 4]
@@ -199,28 +199,31 @@ def test_the_legend_is_read_from_the_back_row(n_panels, size):
 
 
 def test_colours_follow_the_style_sheet():
-    assert (plotting.ink(), plotting.faint()) == ("black", pytest.approx((0.83,) * 3))
+    assert (style.letter_color(), style.background_color()) == ("black", pytest.approx((0.83,) * 3))
     with plt.style.context("dark_background"):
-        assert (plotting.ink(), plotting.faint()) == ("white", pytest.approx((0.17,) * 3))
+        assert (style.letter_color(), style.background_color()) == (
+            "white",
+            pytest.approx((0.17,) * 3),
+        )
 
 
 def test_the_size_of_a_figure_grows_with_its_panels():
-    sizes = {n: tuple(plotting.new_figure(n)[0].get_size_inches()) for n in (1, 2, 3)}
+    sizes = {n: tuple(style.new_figure(n)[0].get_size_inches()) for n in (1, 2, 3)}
     assert sizes == {1: (7, 4.5), 2: (11, 4.5), 3: (12, 4.5)}
-    assert tuple(plotting.new_figure(8, n_rows=2)[0].get_size_inches()) == (16, 7.4)
+    assert tuple(style.new_figure(8, n_rows=2)[0].get_size_inches()) == (16, 7.4)
 
 
 def test_panels_have_a_grid_and_no_frame_above_or_to_the_right():
-    _, (axes,) = plotting.new_figure()
+    _, (axes,) = style.new_figure()
     shown = {side for side, spine in axes.spines.items() if spine.get_visible()}
     assert shown == {"left", "bottom"}
     assert all(line.get_visible() for line in axes.get_xgridlines())
 
 
 def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
-    figure, (axes,) = plotting.new_figure()
+    figure, (axes,) = style.new_figure()
     axes.plot([1, 2], [0.011, 0.9])
-    plotting.log_scale(axes.yaxis, subs=(1, 2, 5))
+    style.log_scale(axes.yaxis, subs=(1, 2, 5))
     figure.canvas.draw()
     low, high = axes.get_ylim()
     shown = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks()]
@@ -230,10 +233,10 @@ def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
 
 
 def test_line_widths_fall_from_the_first_to_the_last():
-    assert plotting.widths(3) == pytest.approx([1.5, 1.15, 0.8])
-    assert plotting.widths(2) == pytest.approx([1.5, 0.8])
-    assert plotting.widths(1) == [0.8]
-    assert plotting.widths(0) == []
+    assert style.widths(3) == pytest.approx([1.5, 1.15, 0.8])
+    assert style.widths(2) == pytest.approx([1.5, 0.8])
+    assert style.widths(1) == [0.8]
+    assert style.widths(0) == []
 
 
 @pytest.mark.parametrize(
@@ -250,28 +253,28 @@ def test_line_widths_fall_from_the_first_to_the_last():
     ],
 )
 def test_the_axis_of_losses_fits_the_ends(ends, scale, limits):
-    _, (axes,) = plotting.new_figure()
+    _, (axes,) = style.new_figure()
     axes.plot([1, 2], [0.5, 0.001])
-    plotting.limit_losses(axes, 0.2, ends)
+    style.limit_losses(axes, 0.2, ends)
     assert axes.get_yscale() == scale
     assert axes.get_ylim() == pytest.approx(limits, rel=0.01)
 
 
 def test_a_legend_has_as_many_columns_as_fit():
-    assert plotting.legend_columns([10] * 4, inches=7) == 4  # 4 x 16 of 84 letters
-    assert plotting.legend_columns([16] * 4, inches=7) == 3  # 4 x 22 are too many
-    assert plotting.legend_columns([15] * 4, inches=7) == 4  # 4 x 21 are just right
-    assert plotting.legend_columns([70, 9], inches=7) == 1
-    assert plotting.legend_columns([30, 5, 5, 5, 5, 5], inches=7) == 5  # the long one has its own
-    assert plotting.legend_columns([], inches=7) == 1
+    assert style.legend_columns([10] * 4, inches=7) == 4  # 4 x 16 of 84 letters
+    assert style.legend_columns([16] * 4, inches=7) == 3  # 4 x 22 are too many
+    assert style.legend_columns([15] * 4, inches=7) == 4  # 4 x 21 are just right
+    assert style.legend_columns([70, 9], inches=7) == 1
+    assert style.legend_columns([30, 5, 5, 5, 5, 5], inches=7) == 5  # the long one has its own
+    assert style.legend_columns([], inches=7) == 1
 
 
 def test_a_window_opens_only_where_there_is_a_screen(monkeypatch):
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(True))
-    figure, _ = plotting.new_figure()
-    plotting.show_figure(figure)
+    figure, _ = style.new_figure()
+    style.show_figure(figure)
     assert not shown
     monkeypatch.setattr(type(figure.canvas), "required_interactive_framework", "tk")
-    plotting.show_figure(figure)
+    style.show_figure(figure)
     assert shown == [True]

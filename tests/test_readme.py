@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab.specs import TORCH_CLASSES, TORCH_SCHEDULERS
+from lab.command_line.specs import TORCH_CLASSES, TORCH_SCHEDULERS
 
 import pytest
 import torch

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lab import interruption, plotting, report
-from lab.report import Interrupted, Report, keeping, show_progress, write_csv
+from lab.outcome import keeping
+from lab.output import interruption, report
+from lab.output.files import write_csv
+from lab.output.progress import show_progress
+from lab.output.report import Interrupted, Report
+from lab.pictures import style
 
 import pytest
 from conftest import start_script
@@ -46,7 +50,7 @@ def make_report(workdir):
 
 
 def save(reporter, runs):
-    figure, _ = plotting.new_figure()
+    figure, _ = style.new_figure()
     rows = ((label, run.value) for label, run in runs.items())
     return reporter.save(figure, ("label", "value"), rows)
 
@@ -157,7 +161,7 @@ def test_a_movie_is_saved_too_and_a_signal_may_end_it(make_report, workdir, caps
         raise KeyboardInterrupt
 
     def save_with(*films):
-        figure, _ = plotting.new_figure()
+        figure, _ = style.new_figure()
         paths = [Path(f"{number}.gif") for number, _ in enumerate(films)]
         films = {None: stop, **dict(zip(paths, films, strict=True))}  # None: not asked for
         return reporter.save(figure, ("a",), [("b",)], films)
@@ -175,7 +179,7 @@ def test_after_a_signal_no_movie_is_begun(make_report, monkeypatch):
     reporter = make_report()
     reporter.collect([("a", Run(1))], row)
     monkeypatch.setattr(interruption, "asked_at", 5.0)
-    figure, _ = plotting.new_figure()
+    figure, _ = style.new_figure()
     begun = []
     assert reporter.save(figure, ("a",), [], {Path("a.gif"): lambda: begun.append(1)}) == 130
     assert begun == []

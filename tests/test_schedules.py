@@ -6,11 +6,12 @@ import pickle
 from dataclasses import replace
 from functools import partial
 
-from lab import schedules
-from lab.specs import TORCH_SCHEDULERS, parse_optimizer, parse_optimizers
-from lab.stacking import train_all
-from lab.sweeps import Sweep, sweep
-from lab.trainings import take_a_step, trainings_of
+from lab.command_line.specs import TORCH_SCHEDULERS, parse_optimizer, parse_optimizers
+from lab.training import schedules
+from lab.training.checks import take_a_step
+from lab.training.runs import trainings_of
+from lab.training.sweeps import Sweep, sweep
+from lab.training.train import train_all
 
 import pytest
 import torch
@@ -249,7 +250,7 @@ def test_one_cycle_rises_to_the_optimizers_rate_where_it_names_no_other():
 def test_whether_a_schedule_sets_the_rate(homework, spec, sets):
     homework(COUPLED)
     spec = parse_optimizer(spec, lr=0.25)
-    assert schedules.set_the_rate(spec.schedulers) == sets
+    assert schedules.set_the_lr(spec.schedulers) == sets
     assert ("lr" in spec.keywords) != sets
 
 

@@ -6,7 +6,7 @@ import gc
 import keyword
 import math
 
-from lab import specs
+from lab.command_line import specs
 
 import pytest
 import torch

@@ -6,11 +6,13 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 
-from lab import machine, stacking
-from lab.report import NOT_COMPILED, Interrupted
-from lab.specs import parse_optimizer
-from lab.stacking import IN_TURN, is_worth_compiling, train_all
-from lab.trainings import MOVED_NOTHING, Training, train_in_turn, trainings_of, without_progress
+from lab.command_line.specs import parse_optimizer
+from lab.outcome import no_progress
+from lab.output.report import Interrupted
+from lab.training import machine, stack
+from lab.training.compiled import NOT_COMPILED, is_worth_compiling
+from lab.training.runs import MOVED_NOTHING, Training, trainings_of
+from lab.training.train import IN_TURN, train_all, train_in_turn
 
 import pytest
 import torch
@@ -32,7 +34,7 @@ def assert_like_alone(runs, task, all_trainings, make_optimizer):
     """Assert that each of the runs has the numbers that it has alone, to rounding."""
     close = {"rtol": 2e-3, "atol": 1e-5}
     for k, training in enumerate(all_trainings):
-        alone = train_in_turn(task, [training], make_optimizer, without_progress)
+        alone = train_in_turn(task, [training], make_optimizer, no_progress)
         torch.testing.assert_close(
             torch.tensor(runs.history(k)), torch.tensor(alone.history(0)), **close
         )
@@ -244,7 +246,7 @@ def test_an_optimizer_that_couples_elements_is_found_out(adversary, lrs):
     every = trainings(lrs, seeds=(3, 4))
     runs = train_all(task, every, adversary)
     assert not runs.stacked
-    alone = train_in_turn(task, every[:1], adversary, without_progress)
+    alone = train_in_turn(task, every[:1], adversary, no_progress)
     assert runs.history(0) == alone.history(0)
 
 
@@ -270,7 +272,7 @@ def test_a_final_loss_that_is_not_the_nets_own_is_found_out(monkeypatch):
 
 @pytest.mark.parametrize("wrong", ["weights", "losses", "grads"])
 def test_a_stack_that_computes_something_else_is_found_out(wrong, monkeypatch):
-    backward = stacking.Stack.backward
+    backward = stack.Stack.backward
 
     def changed(stack, samples):
         losses, grads = backward(stack, samples)
@@ -283,7 +285,7 @@ def test_a_stack_that_computes_something_else_is_found_out(wrong, monkeypatch):
             grads *= 1.01
         return losses, grads
 
-    monkeypatch.setattr(stacking.Stack, "backward", changed)
+    monkeypatch.setattr(stack.Stack, "backward", changed)
     assert not train_all(SMALL, trainings(), torch.optim.Adam).stacked
 
 
@@ -343,19 +345,19 @@ def test_a_net_that_diverges_leaves_the_others_alone_and_ends():
     assert runs.stacked
     assert runs.final_losses[8:].isinf().all()
     for k in range(8, 12):
-        alone = train_in_turn(SMALL, [every[k]], make_optimizer, without_progress)
+        alone = train_in_turn(SMALL, [every[k]], make_optimizer, no_progress)
         assert len(runs.history(k)) == len(alone.history(0))
     assert_like_alone(runs, SMALL, every[:8], make_optimizer)
-    assert runs.note().startswith("4 of 12 diverged, from step ")
+    assert runs.note.startswith("4 of 12 diverged, from step ")
 
 
 def test_nothing_is_finite_after_a_loss_that_is_not():
     losses = torch.tensor([[1.0, 1], [math.inf, 2], [3, 3]], dtype=torch.float64)
-    cut, diverged = stacking.cut_off(losses)
+    cut, diverged = stack.cut_off(losses)
     assert cut.nan_to_num(-1).tolist() == [[1, 1], [torch.finfo(torch.float64).max, 2], [-1, 3]]
     assert diverged.tolist() == [True, False]
     losses = torch.tensor([[math.inf], [math.inf], [-math.inf], [2.0]])
-    assert stacking.cut_off(losses)[0].isnan().flatten().tolist() == [
+    assert stack.cut_off(losses)[0].isnan().flatten().tolist() == [
         False, True, True, True
     ]  # fmt: skip
 
@@ -419,7 +421,7 @@ def test_an_interrupted_stack_keeps_the_steps_it_has_taken():
         train_all(SMALL, trainings(), StopsAt)
     runs = stop.value.run
     assert torch.equal(runs.losses, whole.losses[:8])
-    assert runs.note() == "interrupted at step 9"
+    assert runs.note == "interrupted at step 9"
     assert runs.seconds > 0
 
 
@@ -439,7 +441,7 @@ def test_an_optimizer_that_fails_in_a_stack_is_a_result():
 
     runs = train_all(SMALL, trainings(), Fails)
     assert isinstance(runs.error, ZeroDivisionError)
-    assert runs.note() == "failed at step 9 of seed 3: ZeroDivisionError:"
+    assert runs.note == "failed at step 9 of seed 3: ZeroDivisionError:"
     assert runs.remarks == []
     assert len(runs.history(0)) == 8
 
@@ -454,7 +456,7 @@ def test_a_stack_that_nothing_moves_says_so():
 
 def test_a_single_training_is_the_plain_loop():
     runs = train_all(SMALL, trainings()[:1], optimizers.Adam)
-    alone = train_in_turn(SMALL, trainings()[:1], optimizers.Adam, without_progress)
+    alone = train_in_turn(SMALL, trainings()[:1], optimizers.Adam, no_progress)
     assert runs.history(0) == alone.history(0)
     assert not runs.stacked
     assert runs.remarks == []
@@ -522,9 +524,9 @@ def compilations(monkeypatch):
         return function
 
     monkeypatch.setattr(torch, "compile", leave)
-    stacking.compiled_pass.cache_clear()
+    stack.compiled_pass.cache_clear()
     yield asked
-    stacking.compiled_pass.cache_clear()
+    stack.compiled_pass.cache_clear()
 
 
 needs_a_compiler = pytest.mark.skipif(
@@ -588,9 +590,9 @@ def test_what_is_compiled_is_the_same_pass(make_net, batch_size, compilations):
 
 def test_a_smaller_last_mini_batch_is_not_compiled_for(compilations, monkeypatch):
     served = []
-    run_compiled = stacking.Stack.run_compiled
+    run_compiled = stack.Stack.run_compiled
     monkeypatch.setattr(
-        stacking.Stack,
+        stack.Stack,
         "run_compiled",
         lambda stack, samples: served.append(len(samples)) or run_compiled(stack, samples),
     )

@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 
-from lab.statistics import (
+from lab.training.statistics import (
     format_quartiles,
     infinite_where_diverged,
     quartiles,

@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
-from lab import sweeps
-from lab.report import Interrupted
-from lab.specs import parse_optimizer
-from lab.sweeps import Sweep, joined, learning_rates, next_rates, sweep
-from lab.trainings import trainings_of
+from lab.command_line.specs import parse_optimizer
+from lab.output.report import Interrupted
+from lab.training import sweeps
+from lab.training.runs import joined, trainings_of
+from lab.training.sweeps import Sweep, learning_rates, next_lrs, sweep
 
 import pytest
 import torch
@@ -38,19 +38,19 @@ def test_rates_that_are_not_complete_are_left_out():
 def test_the_best_rate_and_the_good_ones_around_it():
     result = made_up_sweep([9.0, 1.4, 1.0, 1.49, 1.6, 1.2])
     assert result.best == 2
-    assert result.good_rates() == (1e-4, 1e-2)  # the gap at 1.6 ends it
-    assert made_up_sweep([1.0, 2.0, math.inf]).good_rates() == (0.01, 0.01)
-    assert made_up_sweep([2.0, 2.9, 3.1]).good_rates() == (0.01, 0.1)
-    assert made_up_sweep([3.1, 2.9, 2.0]).good_rates() == (0.1, 1.0)
+    assert result.good_lrs() == (1e-4, 1e-2)  # the gap at 1.6 ends it
+    assert made_up_sweep([1.0, 2.0, math.inf]).good_lrs() == (0.01, 0.01)
+    assert made_up_sweep([2.0, 2.9, 3.1]).good_lrs() == (0.01, 0.1)
+    assert made_up_sweep([3.1, 2.9, 2.0]).good_lrs() == (0.1, 1.0)
 
 
 def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
     result = made_up_sweep([2.0, 1.0], seeds=4)
     result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
     # Seeds 0 and 2 are best at the first rate, 1 and 3 at the second: each gets the other's.
-    assert result.judged().tolist() == [4, 5, 4, 5]
+    assert result.cross_validated_losses().tolist() == [4, 5, 4, 5]
     one = made_up_sweep([2.0, 1.0], seeds=1)
-    assert one.judged().tolist() == [1.0]
+    assert one.cross_validated_losses().tolist() == [1.0]
 
 
 # ---------------------------------------------------------------- how the grid grows
@@ -67,19 +67,19 @@ def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
     ],
 )
 def test_the_grid_grows_where_the_best_rate_is_at_its_end(medians, more):
-    assert next_rates([0.01, 0.1, 1.0], made_up_sweep(medians)) == more
+    assert next_lrs([0.01, 0.1, 1.0], made_up_sweep(medians)) == more
 
 
 def test_it_grows_by_a_decade_of_the_same_spacing_and_three_of_them():
     lrs = learning_rates(1e-2, 1, 5)
     low, high = made_up_sweep([1.0, 2, 3, 4, 5], lrs), made_up_sweep([5.0, 4, 3, 2, 1], lrs)
-    assert next_rates(lrs, low) == [0.001, 0.00316228]
-    assert next_rates(lrs, high) == [3.16228, 10.0]
+    assert next_lrs(lrs, low) == [0.001, 0.00316228]
+    assert next_lrs(lrs, high) == [3.16228, 10.0]
     grown = made_up_sweep([1.0, 2, 3], [1e-5, 1e-4, 1e-3])
-    assert next_rates([1e-2, 1e-1, 1.0], grown) == []  # three decades below 0.01
+    assert next_lrs([1e-2, 1e-1, 1.0], grown) == []  # three decades below 0.01
     grown = made_up_sweep([1.0, 2, 3], [1.1e-4, 1e-3, 1e-2])
-    assert len(next_rates([1e-2, 1e-1, 1.0], grown)) == 1
-    assert next_rates([0.1], made_up_sweep([1.0], [0.1])) == []  # one rate has no spacing
+    assert len(next_lrs([1e-2, 1e-1, 1.0], grown)) == 1
+    assert next_lrs([0.1], made_up_sweep([1.0], [0.1])) == []  # one rate has no spacing
 
 
 def test_a_sweep_that_starts_too_low_or_too_high_finds_what_is_between():
@@ -87,7 +87,7 @@ def test_a_sweep_that_starts_too_low_or_too_high_finds_what_is_between():
     for lrs in ((1e-4, 1e-3), (30.0, 300.0)):
         runs = sweep(TASK, trainings_of(TASK, range(3), lrs), make_optimizer)
         result = Sweep(runs)
-        assert result.end() == 0
+        assert result.edge == 0
         assert 0.01 < result.lrs[result.best] < 3
         ratios = [high / low for low, high in pairwise(result.lrs)]
         assert ratios == pytest.approx([10.0] * len(ratios), rel=1e-5)
@@ -133,18 +133,18 @@ def test_what_ends_a_sweep_while_it_grows_keeps_what_there_was():
     Ends.error = ValueError("boom")
     runs = sweep(TASK, trainings, Ends)
     assert runs.error is Ends.error
-    assert "failed at step 1 of seed 0" in runs.note()
+    assert "failed at step 1 of seed 0" in runs.note
     assert Sweep(runs).lrs == [1e-4, 1e-3]
     Ends.error = KeyboardInterrupt()
     with pytest.raises(Interrupted) as stop:
         sweep(TASK, trainings, Ends)
     assert Sweep(stop.value.run).lrs == [1e-4, 1e-3]
-    assert stop.value.run.note() == "interrupted at step 1"
+    assert stop.value.run.note == "interrupted at step 1"
 
 
 def test_what_is_best_because_all_else_diverged_is_told():
-    assert made_up_sweep([math.inf, 2.0, math.inf]).is_only_survivor()
-    assert not made_up_sweep([3.0, 2.0, math.inf]).is_only_survivor()
-    assert not made_up_sweep([2.0], [0.1]).is_only_survivor()
-    assert not made_up_sweep([math.inf, math.inf]).is_only_survivor()
+    assert made_up_sweep([math.inf, 2.0, math.inf]).is_only_survivor
+    assert not made_up_sweep([3.0, 2.0, math.inf]).is_only_survivor
+    assert not made_up_sweep([2.0], [0.1]).is_only_survivor
+    assert not made_up_sweep([math.inf, math.inf]).is_only_survivor
     assert sweeps.DECADES == 3

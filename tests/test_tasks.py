@@ -5,10 +5,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lab.specs import parse_optimizer
-from lab.stacking import train_all
-from lab.sweeps import Sweep
-from lab.trainings import check_task, trainings_of
+from lab.command_line.specs import parse_optimizer
+from lab.training.checks import check_task
+from lab.training.loading import make_loader
+from lab.training.runs import trainings_of
+from lab.training.sweeps import Sweep
+from lab.training.train import train_all
 
 import pytest
 import torch
@@ -16,7 +18,6 @@ from conftest import textbook_training
 from torch.nn.functional import cross_entropy
 
 import compare_optimizers
-from data import make_loader
 from tasks import TASKS, sparse_words
 from training import train
 

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
-from lab.stacking import train_stack
-from lab.trainings import take_a_step, train_in_turn, trainings_of, without_progress
+from lab.outcome import no_progress
+from lab.training.checks import take_a_step
+from lab.training.runs import trainings_of
+from lab.training.stack import train_stack
+from lab.training.train import train_in_turn
 
 import pytest
 import torch
@@ -22,7 +25,7 @@ def distance_from_alone(runs, make):
 
     As a share of its way.
     """
-    alone = weights(train_in_turn(TASK, TRAININGS[:1], make, without_progress), 0)
+    alone = weights(train_in_turn(TASK, TRAININGS[:1], make, no_progress), 0)
     first = torch.nn.utils.parameters_to_vector(TRAININGS[0].make_net(TASK).parameters())
     return ((weights(runs, 0) - alone).norm() / (alone - first.detach()).norm()).item()
 
@@ -47,7 +50,7 @@ def test_what_is_stacked_ends_where_each_net_ends_alone():
         except Exception:  # wants other arguments, or other parameters than a net's
             continue
         try:
-            runs = train_stack(TASK, TRAININGS, make, without_progress)
+            runs = train_stack(TASK, TRAININGS, make, no_progress)
         except Exception:  # Unlike, or whatever a stack's optimizer raises
             continue
         stacked.append(name)

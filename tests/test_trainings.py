@@ -3,15 +3,10 @@
 import math
 from dataclasses import replace
 
-from lab.trainings import (
-    MOVED_NOTHING,
-    Runs,
-    Training,
-    silent,
-    take_a_step,
-    train_in_turn,
-    without_progress,
-)
+from lab.outcome import no_progress, show_none
+from lab.training.checks import take_a_step
+from lab.training.runs import MOVED_NOTHING, Runs, Training
+from lab.training.train import train_in_turn
 
 import pytest
 import torch
@@ -27,7 +22,7 @@ def adam(params):
 
 
 def test_each_is_the_textbooks_training_bit_for_bit():
-    runs = train_in_turn(TASK, TRAININGS, adam, without_progress)
+    runs = train_in_turn(TASK, TRAININGS, adam, no_progress)
     assert runs.steps_per_epoch == 4
     assert runs.lr == 0.01
     assert not runs.stacked
@@ -42,14 +37,14 @@ def test_each_is_the_textbooks_training_bit_for_bit():
         inputs, targets = training.held_out.tensors
         assert runs.held_out_losses[k].item() == mse_loss(net(inputs), targets).item()
         assert torch.equal(runs.predict(x, k), net(x))
-    assert runs.note() == ""
+    assert runs.note == ""
     assert runs.remarks == []
 
 
 def test_a_rate_of_its_own_and_another_loss():
     task = replace(SMALL, loss=l1_loss, epochs=2, batch_size=50)
     trainings = [Training(4, *small_data(4), lr) for lr in (0.1, 0.3)]
-    runs = train_in_turn(task, trainings, torch.optim.SGD, without_progress)
+    runs = train_in_turn(task, trainings, torch.optim.SGD, no_progress)
     for k, lr in enumerate((0.1, 0.3)):
         losses, _ = textbook_training(
             small_data(4)[0], SmallNet, lambda p, lr=lr: torch.optim.SGD(p, lr), l1_loss, 4, 2, 50
@@ -74,9 +69,9 @@ def test_an_optimizer_that_draws_random_numbers_draws_what_it_does_alone():
     def noisy(params):
         return NoisySGD(params, lr=0.1)
 
-    together = train_in_turn(TASK, TRAININGS, noisy, without_progress)
+    together = train_in_turn(TASK, TRAININGS, noisy, no_progress)
     for k, training in enumerate(TRAININGS):
-        alone = train_in_turn(TASK, [training], noisy, without_progress)
+        alone = train_in_turn(TASK, [training], noisy, no_progress)
         assert together.history(k) == alone.history(0)
 
 
@@ -85,14 +80,14 @@ def test_a_run_that_diverges_ends_there_and_leaves_the_others_alone():
         TASK,
         [Training(4, *small_data(4), 1e12), Training(4, *small_data(4), 0.1)],
         lambda params: torch.optim.SGD(params, momentum=0.9),
-        without_progress,
+        no_progress,
     )
     wild, tame = runs.history(0), runs.history(1)
     assert not math.isfinite(wild[-1])
     assert all(map(math.isfinite, [*wild[:-1], *tame]))
     assert len(wild) < len(tame) == 12
     assert runs.diverged_at() == [len(wild)]
-    assert runs.note() == f"1 of 2 diverged, from step {len(wild)} on"
+    assert runs.note == f"1 of 2 diverged, from step {len(wild)} on"
     assert runs.final_losses[0] == math.inf
 
 
@@ -100,7 +95,7 @@ def test_a_last_step_to_infinity_is_divergence_too():
     inf = torch.tensor([math.inf])
     runs = Runs(TRAININGS[:1], torch.tensor([[2.0], [1.0]]), inf, inf, SmallNet(), {}, 2, None)
     assert runs.diverged_at() == [3]
-    assert runs.note() == "diverged at step 3"
+    assert runs.note == "diverged at step 3"
     runs.final_losses = torch.tensor([0.5])
     assert runs.diverged_at() == []
 
@@ -118,11 +113,11 @@ class FailsAt(torch.optim.SGD):
 
 
 def test_an_optimizer_that_fails_leaves_what_it_did():
-    runs = train_in_turn(TASK, TRAININGS[:1], FailsAt, without_progress)
-    whole = train_in_turn(TASK, TRAININGS[:1], torch.optim.SGD, without_progress)
+    runs = train_in_turn(TASK, TRAININGS[:1], FailsAt, no_progress)
+    whole = train_in_turn(TASK, TRAININGS[:1], torch.optim.SGD, no_progress)
     assert runs.history(0) == whole.history(0)[:5]
     assert runs.error is FailsAt.error
-    assert runs.note() == "failed at step 6: RuntimeError: no more"
+    assert runs.note == "failed at step 6: RuntimeError: no more"
     assert 0 < runs.final_losses[0] < math.inf
 
 
@@ -138,13 +133,13 @@ def test_of_many_what_is_complete_is_kept(kind):
             starts.append(self)
             self.at = 6 if len(starts) == 3 else None
 
-    runs = train_in_turn(TASK, TRAININGS, FailsInTheThird, without_progress)
+    runs = train_in_turn(TASK, TRAININGS, FailsInTheThird, no_progress)
     assert runs.trainings == TRAININGS[:2]
     assert runs.losses.shape == (12, 2)
     assert runs.losses.isfinite().all()
     assert len(runs.final_losses) == 2
-    assert "at step 6 of seed 6" in runs.note()
-    assert runs.note().startswith("interrupted" if kind is KeyboardInterrupt else "failed")
+    assert "at step 6 of seed 6" in runs.note
+    assert runs.note.startswith("interrupted" if kind is KeyboardInterrupt else "failed")
 
 
 class OutOfPlace(torch.optim.SGD):
@@ -161,7 +156,7 @@ class OutOfPlace(torch.optim.SGD):
 
 
 def test_a_step_that_moves_nothing_is_told():
-    runs = train_in_turn(TASK, TRAININGS[:1], OutOfPlace, without_progress)
+    runs = train_in_turn(TASK, TRAININGS[:1], OutOfPlace, no_progress)
     assert runs.remarks == [MOVED_NOTHING]
 
 
@@ -178,7 +173,7 @@ def test_progress_counts_steps_of_one_and_nets_of_many():
     seen.clear()
     train_in_turn(TASK, TRAININGS, adam, progress)
     assert seen == [3] * 3
-    assert list(silent("Adam")(range(3), 3)) == [0, 1, 2]
+    assert list(show_none("Adam")(range(3), 3)) == [0, 1, 2]
 
 
 def test_one_step_shows_what_does_not_work():

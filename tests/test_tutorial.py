@@ -4,9 +4,9 @@ import re
 import statistics
 from pathlib import Path
 
-from lab.specs import parse_optimizers
-from lab.stacking import train_all
-from lab.trainings import trainings_of
+from lab.command_line.specs import parse_optimizers
+from lab.training.runs import trainings_of
+from lab.training.train import train_all
 
 import matplotlib.pyplot as plt
 import pytest

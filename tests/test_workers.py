@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from lab import stacking, workers
-from lab.specs import parse_optimizer
-from lab.trainings import without_progress
-from lab.workers import Processes, Unit, default_lr_of, results, run_unit
+from lab.command_line.specs import parse_optimizer
+from lab.outcome import no_progress
+from lab.training import workers
+from lab.training.jobs import TaskJob, default_lr_of, run_job
+from lab.training.workers import Processes, run_jobs
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from torch.nn.functional import mse_loss
 
 ROOT = Path(__file__).parents[1]
 LRS = 0.01, 0.1, 1.0
-UNIT = Unit(SMALL, parse_optimizer("SGD"), LRS, (3, 4))
+UNIT = TaskJob(SMALL, parse_optimizer("SGD"), LRS, (3, 4))
 
 
 def held_out_loss(make_optimizer, seed):
@@ -44,7 +45,7 @@ def held_out_loss(make_optimizer, seed):
 
 @pytest.mark.parametrize("choice", [True, False])
 def test_a_unit_is_compiled_where_that_is_asked_for(choice, compiled):
-    run_unit(replace(UNIT, make_optimizer=parse_optimizer("Adagrad"), compiled=choice))
+    run_job(replace(UNIT, make_optimizer=parse_optimizer("Adagrad"), compiled=choice))
     assert len(compiled) > 1  # at the default rate, too
     assert set(compiled) == {choice}
 
@@ -53,14 +54,14 @@ def test_or_where_the_work_of_all_optimizers_of_its_task_is_worth_it(compiled, m
     # 2 seeds, 3 rates, 24 steps; 4 parameter tensors; 5 optimizers.
     for worth in (180, 181):
         monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
-        run_unit(replace(UNIT, n_optimizers=5))
+        run_job(replace(UNIT, n_optimizers=5))
     assert set(compiled) == {True, False}
     assert compiled[0]
     assert not compiled[-1]
 
 
 def test_a_unit_has_the_numbers_of_plain_loops():
-    result = run_unit(UNIT)
+    result = run_job(UNIT)
     assert result.sweep.lrs[:3] == list(LRS)
     assert result.sweep.runs is None
     for row, lr in enumerate(result.sweep.lrs):
@@ -78,7 +79,7 @@ def test_a_unit_has_the_numbers_of_plain_loops():
 )
 def test_the_default_rate_is_tried_whether_it_is_on_the_grid_or_not(spec, lr):
     make_optimizer = parse_optimizer(spec)
-    result = run_unit(Unit(SMALL, make_optimizer, LRS, (3, 4)))
+    result = run_job(TaskJob(SMALL, make_optimizer, LRS, (3, 4)))
     assert result.default_lr == lr == default_lr_of(make_optimizer)
     for k, seed in enumerate((3, 4)):
         expected = held_out_loss(make_optimizer, seed)  # it names no rate
@@ -96,7 +97,7 @@ def test_what_has_no_default_rate_has_none():
 
 def test_an_optimizer_that_fails_is_a_result(homework):
     homework(FAILS)
-    result = run_unit(Unit(SMALL, parse_optimizer("homework.Fails"), LRS, (3, 4)))
+    result = run_job(TaskJob(SMALL, parse_optimizer("homework.Fails"), LRS, (3, 4)))
     assert "failed at step 3 of seed 3: RuntimeError: boom" in result.note
     assert isinstance(result.error, RuntimeError)
     assert result.default_losses is None
@@ -110,16 +111,16 @@ def test_a_unit_uses_one_thread_and_gives_it_back(two_threads):
             seen.append(torch.get_num_threads())
             return super().step(closure)
 
-    run_unit(Unit(SMALL, Looks, (0.01,), (3, 4)))
+    run_job(TaskJob(SMALL, Looks, (0.01,), (3, 4)))
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
 
 def test_threads_do_not_mix_up_their_units():
-    units = {k: Unit(SMALL, parse_optimizer("Adam"), LRS, (k, k + 1)) for k in range(4)}
+    units = {k: TaskJob(SMALL, parse_optimizer("Adam"), LRS, (k, k + 1)) for k in range(4)}
     with ThreadPoolExecutor(4) as executor:
-        together = dict(results(units, executor, without_progress))
-    alone = dict(results(units, None, without_progress))
+        together = dict(run_jobs(units, executor, no_progress))
+    alone = dict(run_jobs(units, None, no_progress))
     assert together.keys() == alone.keys()
     for k, result in alone.items():
         assert torch.equal(result.sweep.held_out_losses, together[k].sweep.held_out_losses)
@@ -132,7 +133,7 @@ def test_what_a_worker_dies_of_is_a_row():
             future.set_exception(TypeError("cannot\npickle"))
             return future
 
-    ((key, result),) = results({"a": UNIT}, Bad(), without_progress)
+    ((key, result),) = run_jobs({"a": UNIT}, Bad(), no_progress)
     assert key == "a"
     assert result.sweep is None
     assert result.note == "failed: TypeError: cannot pickle"
@@ -150,7 +151,7 @@ def test_of_workers_that_are_lost_the_finished_results_are_taken_first():
                 future.set_running_or_notify_cancel()
             return future
 
-    taken = results({"b": None, "a": UNIT}, Lost(), without_progress)
+    taken = run_jobs({"b": None, "a": UNIT}, Lost(), no_progress)
     assert next(taken) == ("a", "done")
     with pytest.raises(ConnectionError, match="the workers are gone"):
         next(taken)

@@ -1,7 +1,7 @@
 """What many runs say together: quartiles, steps to a target, what can be told apart."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import torch
@@ -48,7 +48,7 @@ def steps_to_target(losses: Iterable[float], target: float, window: int) -> floa
 
 # ---------------------------------------------------------------- what can be told apart
 
-SURE = 0.05  # how often a table may name any difference where there is none
+FAMILY_ERROR_RATE = 0.05  # how often a table may name any difference where there is none
 
 
 def signed_rank_p(one: Tensor, other: Tensor) -> float:
@@ -74,7 +74,7 @@ def signed_rank_p(one: Tensor, other: Tensor) -> float:
     return min(1.0, 2 * chances.sum().item())
 
 
-def told_apart(values: dict[str, Tensor]) -> dict[tuple[str, str], bool]:
+def told_apart(values: Mapping[str, Tensor]) -> dict[tuple[str, str], bool]:
     """Tell for each pair of labels whether their values, paired (n,), differ for sure.
 
     Where there is no difference at all, any is named in at most 5 % of cases: Holm, "A simple
@@ -82,20 +82,20 @@ def told_apart(values: dict[str, Tensor]) -> dict[tuple[str, str], bool]:
     """
     p_values = {(a, b): signed_rank_p(values[a], values[b]) for a, b in combinations(values, 2)}
     apart, still = dict.fromkeys(p_values, False), True
-    for k, pair in enumerate(sorted(p_values, key=p_values.get)):
-        still = still and p_values[pair] <= SURE / (len(p_values) - k)
+    for k, pair in enumerate(sorted(p_values, key=lambda pair: p_values[pair])):
+        still = still and p_values[pair] <= FAMILY_ERROR_RATE / (len(p_values) - k)
         apart[pair] = still
     return apart
 
 
 def describe_test(n_labels: int) -> str:
     """Return how `told_apart` tests so many labels."""
-    pairs = n_labels * (n_labels - 1) // 2
-    pairs = "one pair" if pairs == 1 else f"{pairs} pairs, corrected by Holm"
+    n_pairs = n_labels * (n_labels - 1) // 2
+    pairs = "one pair" if n_pairs == 1 else f"{n_pairs} pairs, corrected by Holm"
     return f"exact signed-rank test, 5 %, {pairs}"
 
 
 def seeds_needed(n_labels: int) -> int:
     """Return how many seeds it takes to tell any of so many labels apart at all."""
     pairs = n_labels * (n_labels - 1) // 2
-    return math.ceil(math.log2(2 * pairs / SURE))  # the smallest p-value is 2 / 2**n
+    return math.ceil(math.log2(2 * pairs / FAMILY_ERROR_RATE))  # the smallest p-value is 2 / 2**n

@@ -11,19 +11,22 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 EACH_STEP = CyclicLR, OneCycleLR  # PyTorch's documentation steps these after every mini-batch
-RATES = {OneCycleLR: "max_lr"}  # keywords that, if they are not named, are the optimizer's rates
+LR_KEYWORDS: dict[type[LRScheduler], str] = {
+    OneCycleLR: "max_lr"
+}  # keywords that default to the optimizer's lr
 
 
 @dataclass(frozen=True)
 class SchedulerSpec:
     """A scheduler as named on the command line. Called with an optimizer, it is made."""
 
+    name: str  # as typed
     scheduler_class: type[LRScheduler]
     keywords: dict[str, Any]
 
     def __call__(self, optimizer: Optimizer) -> LRScheduler:
         keywords = dict(self.keywords)
-        if keyword := RATES.get(self.scheduler_class):
+        if keyword := LR_KEYWORDS.get(self.scheduler_class):
             keywords.setdefault(keyword, [group["lr"] for group in optimizer.param_groups])
         return self.scheduler_class(optimizer, **keywords)
 
@@ -46,40 +49,41 @@ class Schedule:
             [spec(part) for part in (groups_apart(optimizer) if spec.goes_by_loss else [optimizer])]
             for spec in specs
         ]
-        self.rates = []  # of each param group, at each step
-        self.losses = []  # of this epoch
+        self.lrs: list[list[float]] = []  # of each param group, at each step
+        self.losses: list[float | Tensor] = []  # of this epoch
 
     def step(self, losses: float | Tensor) -> None:
         """Move the rates, after a step with this loss, or with these, one for each param group."""
         if not self.schedulers:
             return
-        self.rates.append([float(group["lr"]) for group in self.optimizer.param_groups])
+        self.lrs.append([float(group["lr"]) for group in self.optimizer.param_groups])
         self.losses.append(losses)
         is_end = len(self.losses) == self.steps_per_epoch
         for schedulers in self.schedulers:
-            if is_end and isinstance(schedulers[0], ReduceLROnPlateau):
-                for scheduler, mean in zip(schedulers, mean_of(self.losses), strict=True):
-                    scheduler.step(mean)
-            elif is_end or isinstance(schedulers[0], EACH_STEP):
-                schedulers[0].step()
+            for group, scheduler in enumerate(schedulers):
+                if not isinstance(scheduler, ReduceLROnPlateau):
+                    if is_end or isinstance(scheduler, EACH_STEP):
+                        scheduler.step()
+                elif is_end:
+                    scheduler.step(mean_of(self.losses)[group])
         if is_end:
             self.losses.clear()
 
-    def rates_of(self, sizes: Sequence[int]) -> Tensor | None:
-        """Return each net's rate at each step (steps, nets); None without a scheduler.
+    def lr_histories(self, sizes: Sequence[int]) -> Tensor | None:
+        """Return each net's lr at each step (steps, nets); None without a scheduler.
 
         `sizes` are the numbers of nets in the param groups.
         """
         if not self.schedulers:
             return None
-        rates = torch.tensor(self.rates, dtype=torch.float64).reshape(-1, len(sizes))
-        return rates.repeat_interleave(torch.tensor(sizes), 1)
+        lrs = torch.tensor(self.lrs, dtype=torch.float64).reshape(-1, len(sizes))
+        return lrs.repeat_interleave(torch.tensor(sizes), 1)
 
 
 def mean_of(losses: Sequence[float | Tensor]) -> list[float]:
     """Return the mean loss, or of tensors (groups,) each group's."""
-    losses = [torch.as_tensor(loss, dtype=torch.float64).reshape(-1) for loss in losses]
-    return (sum(losses) / len(losses)).tolist()
+    rows = [torch.as_tensor(loss, dtype=torch.float64).reshape(-1) for loss in losses]
+    return (sum(rows[1:], rows[0]) / len(rows)).tolist()
 
 
 def groups_apart(optimizer: Optimizer) -> list[Optimizer]:
@@ -90,12 +94,12 @@ def groups_apart(optimizer: Optimizer) -> list[Optimizer]:
     return parts
 
 
-def schedulers_of(make_optimizer: Callable[..., Optimizer]) -> Sequence[SchedulerSpec]:
+def schedulers_of(make_optimizer: Callable[[Any], Optimizer]) -> Sequence[SchedulerSpec]:
     """Return the schedulers that are named with such an optimizer, if any are."""
     return getattr(make_optimizer, "schedulers", ())
 
 
-def set_the_rate(specs: Sequence[SchedulerSpec]) -> bool:
+def set_the_lr(specs: Sequence[SchedulerSpec]) -> bool:
     """Tell whether these start from a rate of their own, whatever the optimizer's is."""
     if not specs:  # the first optimizer of a process takes a second: torch imports its compiler
         return False

@@ -10,7 +10,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
+
+Handler: TypeAlias = Callable[[int, FrameType | None], None] | signal.Handlers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPATIENCE = 1.0  # seconds; two signals within them are one
@@ -28,12 +33,12 @@ def was_asked() -> bool:
 def end_quietly_while_importing() -> None:
     """Until `start`, let a signal end the process in one line, where it runs a script of ours."""
     script = getattr(sys.modules["__main__"], "__file__", None)
-    if script and Path(script).resolve().parent == Path(__file__).resolve().parents[1]:
+    if script and Path(script).resolve().parent == Path(__file__).resolve().parents[2]:
         _handle(_end)
 
 
 def start() -> None:
-    """From now on, let a signal raise KeyboardInterrupt, but for what is between wait and go_on."""
+    """From now on, let a signal raise KeyboardInterrupt, except between wait() and go_on()."""
     global asked_at
     asked_at = NEVER
     _handle(_interrupt)
@@ -56,19 +61,19 @@ def ignore() -> None:
     _handle(signal.SIG_IGN)
 
 
-def _handle(handler) -> None:
+def _handle(handler: Handler) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as in `nohup`, `&`
                 signal.signal(number, handler)
 
 
-def _end(number, frame) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     os.write(2, b"interrupted: nothing is saved\n")
     os._exit(130)
 
 
-def _interrupt(number, frame) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     global asked_at
     first, before, asked_at = not was_asked(), asked_at, time.monotonic()
     if (first and waiting) or asked_at - before < IMPATIENCE:

@@ -4,32 +4,34 @@
 """
 
 import ast
-import difflib
-import gc
 import importlib
 import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from lab.schedules import RATES, SchedulerSpec, set_the_rate
+from lab.outcome import describe, nearest
+from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
 
 import torch
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import ParamsT
 
 from settings import OPTIMIZERS
 from tasks import TASKS, Task
 
+C = TypeVar("C")
 
-def _classes(module: ModuleType, base: type) -> dict[str, type]:
+
+def _classes(module: ModuleType, base: type[C]) -> dict[str, type[C]]:
     """Return the subclasses of `base` that a module offers, by name."""
     return {
         name: value
@@ -52,38 +54,54 @@ NOT_LITERALS = {
 class Spec:
     """An optimizer as named on the command line. Called with a net's parameters, it is made.
 
-    `label` stands in tables and legends; `call` is the full call, and parses back. `schedulers`
-    move its learning rate: see lab/schedules.py.
+    `label` stands in tables and legends, `name` is that of the class as typed. `schedulers` move
+    its learning rate: see lab/training/schedules.py.
     """
 
     label: str
-    call: str
-    optimizer_class: type
+    name: str
+    optimizer_class: type[torch.optim.Optimizer]
     keywords: dict[str, Any]
     schedulers: tuple[SchedulerSpec, ...] = ()
 
-    def __call__(self, params: Iterable) -> torch.optim.Optimizer:
+    def __call__(self, params: ParamsT) -> torch.optim.Optimizer:
         return self.optimizer_class(params, **self.keywords)
 
     @property
-    def has_own_rate(self) -> bool:
+    def call(self) -> str:
+        """The full call, which parses back."""
+        calls = [(self.name, self.keywords), *((s.name, s.keywords) for s in self.schedulers)]
+        return " + ".join(
+            f"{name}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
+            for name, keywords in calls
+        )
+
+    @property
+    def has_own_lr(self) -> bool:
         """Whether its learning rate is named, or set by its schedule."""
-        return "lr" in self.keywords or set_the_rate(self.schedulers)
+        return "lr" in self.keywords or set_the_lr(self.schedulers)
+
+    def with_lr(self, lr: float) -> "Spec":
+        """Return the same with this learning rate, unless it names its own."""
+        return replace(self, keywords={"lr": lr} | self.keywords)
 
 
 def parse_optimizers(
-    texts: Iterable[str], lr: float | None = None, sweeping: bool = False
+    texts: Iterable[str] | Mapping[str, str], lr: float | None = None, sweeping: bool = False
 ) -> dict[str, Spec]:
-    """Parse specs into {label: Spec}, in order. ValueError names what is wrong, in one line.
+    """Parse specs, or {label: call}, into {label: Spec}, in order.
 
-    Where a script is `sweeping` over learning rates, none may name its own.
+    ValueError names what is wrong, in one line. Where a script is `sweeping` over learning rates,
+    none may name its own.
     """
-    specs = {}
+    if isinstance(texts, Mapping):
+        texts = [f"{label}={call}" for label, call in texts.items()]
+    specs: dict[str, Spec] = {}
     for text in texts:
         spec = parse_optimizer(text, lr)
         if spec.label in specs:
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
-        if sweeping and spec.has_own_rate:
+        if sweeping and spec.has_own_lr:
             names = (
                 "names its own lr" if "lr" in spec.keywords else "has a schedule that sets its lr"
             )
@@ -110,43 +128,34 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
         raise ValueError(f"{text!r} has no printable label")
 
     source, *schedules = _split_sum(source, text)
-    name, arguments = _split_call(OPTIMIZERS.get(source, source), text)
+    name, keywords = _split_call(OPTIMIZERS.get(source, source), text)
     if name in OPTIMIZERS and name not in TORCH_CLASSES:
         raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
     optimizer_class = _find_class(name, torch.optim.Optimizer, TORCH_CLASSES, OPTIMIZERS)
-    schedulers = [_parse_scheduler(schedule, text) for schedule in schedules]
-    specs = tuple(spec for _, spec in schedulers)
+    schedulers = tuple(_parse_scheduler(schedule, text) for schedule in schedules)
     takes_lr = "lr" in inspect.signature(optimizer_class).parameters
-    if lr is not None and takes_lr and not set_the_rate(specs):
-        arguments = {"lr": ast.Constant(lr)} | arguments
-    keywords = _literals(arguments, text)
+    if lr is not None and takes_lr and not set_the_lr(schedulers):
+        keywords = {"lr": lr} | keywords
     if "lr" in keywords:
         check_lr(keywords["lr"])
-    call = " + ".join([_format_call(name, arguments), *(call for call, _ in schedulers)])
-    return Spec(label, call, optimizer_class, keywords, specs)
+    return Spec(label, name, optimizer_class, keywords, schedulers)
 
 
-def _parse_scheduler(source: str, text: str) -> tuple[str, SchedulerSpec]:
-    """Parse one `SCHEDULE(keyword=literal, ...)`; return its full call, too."""
-    name, arguments = _split_call(source, text)
+def _parse_scheduler(source: str, text: str) -> SchedulerSpec:
+    """Parse one `SCHEDULE(keyword=literal, ...)`."""
+    name, keywords = _split_call(source, text)
     scheduler_class = _find_class(name, LRScheduler, TORCH_SCHEDULERS)
     known = dict(inspect.signature(scheduler_class).parameters)
     known.pop("optimizer", None)
-    given = {*arguments, RATES.get(scheduler_class)}
+    given = {*keywords, LR_KEYWORDS.get(scheduler_class)}
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in given:
             hint = NOT_LITERALS.get(key, f"write {name}({key}=...)")
             raise ValueError(f"{name} needs {key}: {hint}")
-    for key in arguments:
+    for key in keywords:
         if key not in known:
             raise ValueError(f"{name} has no {key!r}{nearest(key, list(known))}")
-    spec = SchedulerSpec(scheduler_class, _literals(arguments, text))
-    return _format_call(name, arguments), spec
-
-
-def _format_call(name: str, arguments: dict[str, ast.expr]) -> str:
-    values = ", ".join(f"{key}={ast.unparse(value)}" for key, value in arguments.items())
-    return f"{name}({values})"
+    return SchedulerSpec(name, scheduler_class, keywords)
 
 
 def parse_task(text: str) -> Task:
@@ -154,7 +163,7 @@ def parse_task(text: str) -> Task:
 
     The keywords are those of its `make_data`. ValueError names what is wrong, in one line.
     """
-    name, arguments = _split_call(text, text)
+    name, keywords = _split_call(text, text)
     module_name, _, attribute = name.rpartition(".")
     if module_name:
         task = _import(module_name, attribute)
@@ -165,18 +174,11 @@ def parse_task(text: str) -> Task:
     else:
         task = TASKS[name]
     known = list(inspect.signature(task.make_data).parameters)[1:]
-    for keyword in arguments:
+    for keyword in keywords:
         if keyword not in known:
             hint = nearest(keyword, known) if known else ", and no other"
             raise ValueError(f"the data of {name} have no {keyword!r}{hint}")
-    return replace(task, make_data=partial(task.make_data, **_literals(arguments, text)))
-
-
-def _literals(arguments: dict[str, ast.expr], text: str) -> dict[str, Any]:
-    try:
-        return {key: ast.literal_eval(value) for key, value in arguments.items()}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{text!r}: only literal values are accepted") from error
+    return replace(task, make_data=partial(task.make_data, **keywords))
 
 
 def _split_sum(source: str, text: str) -> list[str]:
@@ -189,20 +191,24 @@ def _split_sum(source: str, text: str) -> list[str]:
         return [ast.unparse(tree), *reversed(terms)]
 
 
-def _split_call(source: str, text: str) -> tuple[str, dict[str, ast.expr]]:
-    """Split `NAME(keyword=value, ...)` or `NAME` into its name and its unevaluated values."""
+def _split_call(source: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Split `NAME(keyword=literal, ...)` or `NAME` into its name and its keywords' values."""
     with _of_a_form(text):
         tree = ast.parse(source, mode="eval").body
-        keywords = tree.keywords if isinstance(tree, ast.Call) else []
         name = ast.unparse(tree.func if isinstance(tree, ast.Call) else tree)
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError
-    arguments = {keyword.arg: keyword.value for keyword in keywords}
-    if getattr(tree, "args", None) or None in arguments:
+    if not isinstance(tree, ast.Call):
+        return name, {}
+    values = {keyword.arg: keyword.value for keyword in tree.keywords if keyword.arg}
+    if tree.args or any(keyword.arg is None for keyword in tree.keywords):
         raise ValueError(f"{text!r}: every value needs its keyword")
-    if len(arguments) < len(keywords):
+    if len(values) < len(tree.keywords):
         raise ValueError(f"{text!r} gives a keyword twice")
-    return name, arguments
+    try:
+        return name, {key: ast.literal_eval(value) for key, value in values.items()}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{text!r}: only literal values are accepted") from error
 
 
 @contextmanager
@@ -217,8 +223,8 @@ def _of_a_form(text: str) -> Iterator[None]:
 
 
 def _find_class(
-    name: str, base: type, classes: dict[str, type], presets: Iterable[str] = ()
-) -> type:
+    name: str, base: type[C], classes: Mapping[str, type[C]], presets: Iterable[str] = ()
+) -> type[C]:
     """Return the subclass of `base` called `name`: one of the classes, or `module.Class`."""
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
@@ -252,34 +258,6 @@ def _import(module_name: str, name: str) -> Any:
     return getattr(module, name)
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """Return a hint that offers the known names nearest to `word`, or else all of them."""
-    names = {name.lower(): name for name in reversed(known)}
-    close = [names[name] for name in difflib.get_close_matches(word.lower(), names)]
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
-
-
-def describe(error: Exception) -> str:
-    """Return an exception's own message on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def check_lr(lr: Any) -> None:
     if isinstance(lr, int | float) and not 0 < lr < math.inf:
         raise ValueError(f"lr={lr} is not a finite learning rate above 0")
-
-
-def try_optimizers(specs: dict[str, Spec], take_a_step: Callable[[Spec], object]) -> None:
-    """Take a step with each of them; ValueError passes on why one fails."""
-    # The first optimizer makes torch import its compiler: with what is here already, some
-    # 300,000 objects that live until the end. A garbage collector that walks over them again
-    # and again, and once more at exit, costs a fifth of the start-up time.
-    gc.disable()
-    try:
-        for spec in specs.values():
-            take_a_step(spec)
-    except Exception as error:  # whatever an optimizer may raise
-        raise ValueError(f"{spec.call} does not work here: {describe(error)}") from error
-    finally:
-        gc.freeze()
-        gc.enable()

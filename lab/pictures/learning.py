@@ -1,33 +1,34 @@
 """Watch nets learn: an animation of their losses and of what they have learned by then."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lab import fits, movies
-from lab.schedules import Schedule, schedulers_of
-from lab.trainings import Progress, Runs, Training, without_progress
+from lab.outcome import Progress, no_progress
+from lab.pictures import animations, fits
+from lab.training.loading import make_loader
+from lab.training.runs import MakeOptimizer, Runs, Training, state_of
+from lab.training.schedules import Schedule, schedulers_of
 
+import numpy
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.optim import Optimizer
 
-from data import make_loader
 from tasks import Task
 from training import train
 
-FRAMES, REST = 72, 24  # at twelve a second: six seconds, and two at the end
+FRAMES, REST_FRAMES = 72, 24  # at twelve a second: six seconds, and two at the end
 
 
 def moments(n_steps: int) -> list[int]:
     """Return the steps after which to look: closer together at the start, the last one for long."""
     steps = {round(n_steps * (k / (FRAMES - 1)) ** 2) for k in range(FRAMES)}
-    return [*sorted(steps), *[n_steps] * REST]
+    return [*sorted(steps), *[n_steps] * REST_FRAMES]
 
 
 def weights_at(
-    steps: list[int], task: Task, training: Training, make_optimizer: Callable[..., Optimizer]
+    steps: Sequence[int], task: Task, training: Training, make_optimizer: MakeOptimizer
 ) -> list[dict[str, Tensor]]:
     """Train a net once more; return its weights and buffers after these steps, in ascending order.
 
@@ -39,7 +40,7 @@ def weights_at(
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
 
     def state() -> dict[str, Tensor]:
-        return {name: value.clone().unsqueeze(0) for name, value in net.state_dict().items()}
+        return {name: value.clone().unsqueeze(0) for name, value in state_of(net).items()}
 
     step, seen = 0, {0: state()}
     try:
@@ -54,19 +55,19 @@ def weights_at(
 
 def animate(
     figure: Figure,
-    runs: dict[str, Runs],
-    task: Task,
-    optimizers: dict[str, Callable[..., Optimizer]],
-    progress: Progress = without_progress,
+    runs: Mapping[str, Runs],
+    optimizers: Mapping[str, MakeOptimizer],
+    progress: Progress = no_progress,
 ) -> FuncAnimation:
     """Return an animation of the figure of compare_optimizers.draw(runs, fit=True), of one seed.
 
     The loss curves grow, and the fits bend to the data.
     """
-    (training,) = next(iter(runs.values())).trainings
-    n_fits, _, move = fits.panels_of(training.dataset, len(runs))
-    losses, *panels = figure.axes[: 1 + n_fits]
-    curves = {line: line.get_xydata() for line in losses.lines}
+    first = next(iter(runs.values()))
+    task, (training,) = first.task, first.trainings
+    fit = fits.fit_for(training.dataset)
+    losses, *panels = figure.axes[: 1 + fit.n_panels(len(runs))]
+    curves = {line: numpy.asarray(line.get_xydata()) for line in losses.lines}
     steps = moments(max(len(run.losses) for run in runs.values()))
     weights = {label: weights_at(steps, task, training, optimizers[label]) for label in runs}
     losses.set_title(f"Step {steps[-1]}", y=1.0)  # fixed: else it moves when others are hidden
@@ -74,8 +75,8 @@ def animate(
     def show(number: int) -> None:
         losses.title.set_text(f"Step {steps[number]}")
         for line, points in curves.items():
-            line.set_data(points[: steps[number]].T)
-        move(panels, {k: replace(run, weights=weights[k][number]) for k, run in runs.items()})
+            line.set_data(*points[: steps[number]].T)
+        fit.move(panels, {k: replace(run, weights=weights[k][number]) for k, run in runs.items()})
 
     moving = [*curves, losses.title, *(artist for axes in panels for artist in fits.moving(axes))]
-    return movies.movie(figure, moving, show, len(steps), progress)
+    return animations.animation_of(figure, moving, show, len(steps), progress)

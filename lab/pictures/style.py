@@ -1,16 +1,14 @@
-"""How every figure looks, and how files are saved: whole or not at all."""
+"""How every figure looks: panels, colours, axes, legends."""
 
-import os
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 from matplotlib import color_sequences, font_manager
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,7 +17,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 # Ten colours that people with any colour vision can tell apart (Petroff 2021, arXiv:2107.02270).
-PALETTE = color_sequences["petroff10"]
+Color: TypeAlias = tuple[float, float, float]
+PALETTE: list[Color] = [to_rgb(color) for color in color_sequences["petroff10"]]
 
 # The same optimizer has the same colour in every figure. Those whose curves come to lie on each
 # other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
@@ -48,18 +47,19 @@ def new_figure(n_panels: int = 1, n_rows: int | None = None) -> tuple[Figure, li
     return figure, panels
 
 
-def ink() -> str:
+def letter_color() -> str:
     """Return the colour of letters: black, or as the style sheet has it."""
     return plt.rcParams["text.color"]
 
 
-def faint() -> tuple[float, ...]:
+def background_color() -> Color:
     """Return a colour near that of the ground, for what lies behind."""
     ground, letters = (to_rgb(plt.rcParams[name]) for name in ("axes.facecolor", "text.color"))
-    return tuple(0.83 * one + 0.17 * other for one, other in zip(ground, letters, strict=True))
+    red, green, blue = (0.83 * a + 0.17 * b for a, b in zip(ground, letters, strict=True))
+    return red, green, blue
 
 
-def colors(labels: Iterable[str]) -> dict[str, str]:
+def colors_of(labels: Iterable[str]) -> dict[str, Color]:
     """Return a colour for each label: its own, or else one that no label here has.
 
     Colours that belong to no optimizer are given out first.
@@ -79,7 +79,8 @@ def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
     """
     if not axis.get_minpos() < float("inf"):
         return
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
+    set_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
+    set_scale("log", nonpositive="mask")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())  # drawing them would take longer than all the rest
@@ -87,10 +88,10 @@ def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
 
 def median_band(
     axes: Axes,
-    x: Sequence[float],
+    x: Sequence[float] | Tensor,
     quartiles: Tensor,
     label: str,
-    color: str,
+    color: Color,
     linewidth: float = 1.5,
 ) -> None:
     """Draw the median and a band between the quartiles: `quartiles` (3, n) over x (n,)."""
@@ -99,7 +100,7 @@ def median_band(
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def name(label: str, lr: float | None, diverged: bool = False) -> str:
+def legend_label(label: str, lr: float | None, diverged: bool = False) -> str:
     """Return what the legend says of an optimizer: with its rate, unless the label names it."""
     rate = "" if lr is None or "lr=" in label else f", lr={lr:.3g}"
     return f"{label}{rate}{' (diverged)' if diverged else ''}"
@@ -110,29 +111,30 @@ def widths(n_lines: int) -> list[float]:
     return [0.8 + 0.7 * (n_lines - 1 - i) / max(1, n_lines - 1) for i in range(n_lines)]
 
 
-def draw_rates(
+def draw_lrs(
     axes: Axes,
-    rates: dict[str, Sequence[float]],
-    colors: dict[str, str],
+    lr_histories: Mapping[str, Sequence[float]],
+    colors: Mapping[str, Color],
     xlabel: str = "",
-    lengths: dict[str, float] | None = None,
+    lengths: Mapping[str, float] | None = None,
 ) -> None:
     """Draw learning rates in a slim panel below `axes`, which takes over its axis of steps.
 
-    `rates` maps a label to the rate at each step. With an `xlabel`, the panel has an axis of its
-    own; a step is so long as `lengths` says, by default 1.
+    `lr_histories` maps a label to the learning rate at each step. With an `xlabel`, the panel has
+    an axis of its own; a step is so long as `lengths` says, by default 1.
     """
-    upper, lower = axes.get_subplotspec().subgridspec(2, 1, height_ratios=(4, 1))
-    axes.set_subplotspec(upper)
-    panel = axes.figure.add_subplot(lower, sharex=None if xlabel else axes)
+    place = axes.get_subplotspec()
+    assert place is not None  # a panel of new_figure
+    places = place.subgridspec(2, 1, height_ratios=(4, 1))
+    axes.set_subplotspec(places[0])
+    panel = axes.figure.add_subplot(places[1], sharex=None if xlabel else axes)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
-    for (label, values), width in zip(rates.items(), widths(len(rates)), strict=True):
+    for (label, values), width in zip(lr_histories.items(), widths(len(lr_histories)), strict=True):
         length = (lengths or {}).get(label, 1)
         steps = [length * step for step in range(1, len(values) + 1)]
-        style = {"color": colors[label], "linewidth": width, "drawstyle": "steps-pre"}
-        panel.plot(steps, values, **style)
-    highest = [max(values) for values in rates.values() if values]
+        panel.plot(steps, values, color=colors[label], linewidth=width, drawstyle="steps-pre")
+    highest = [max(values) for values in lr_histories.values() if values]
     if highest and max(highest) > 30 * min(highest):
         log_scale(panel.yaxis)
     else:
@@ -165,7 +167,7 @@ def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
     """
     width = figure.get_figwidth()
     size = plt.rcParams["font.size"] * max(1, width / 11)
-    labels = [line.get_label().replace("$", r"\$") for line in lines]  # no formulas
+    labels = [str(line.get_label()).replace("$", r"\$") for line in lines]  # no formulas
     key = figure.legend(
         lines,
         labels,
@@ -223,40 +225,3 @@ def legend_columns(lengths: Sequence[int], inches: float) -> int:
         if sum(widths) <= 12 * inches:
             return columns
     return 1
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, else it is removed."""
-    path = path.resolve()
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def missing_letters() -> Iterator[list[str]]:
-    """Yield a list that says afterwards, in a sentence, if letters were drawn as empty boxes."""
-    said = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", "Glyph .* missing from")
-        yield said
-    if any("Glyph" in str(warning.message) for warning in caught):
-        said.append("some letters are boxes: install a font that has them, as Noto Sans CJK")
-
-
-def save_figure(figure: Figure, path: Path | str) -> None:
-    """Save the figure whole or not at all; the extension of `path` picks the format."""
-    path = Path(path)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
-
-
-def show_figure(figure: Figure) -> None:
-    """Open a window where there is a screen, and wait until it is closed."""
-    if figure.canvas.required_interactive_framework:
-        with missing_letters():
-            plt.show()

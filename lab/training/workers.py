@@ -1,15 +1,14 @@
-"""Units of work, an optimizer on a task each, and where they run: here, in processes, on a cluster.
+"""Where jobs run: here, in processes, on a cluster.
 
 Any `concurrent.futures.Executor` will do; its workers have to be able to import this repository.
 """
 
-import inspect
 import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import (
     CancelledError,
     Executor,
@@ -20,108 +19,34 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from lab.specs import describe, parse_task
-from lab.stacking import is_worth_compiling, train_all
-from lab.sweeps import Sweep, sweep
-from lab.trainings import Progress, trainings_of
+from lab.outcome import Outcome, Progress, describe
+from lab.training.jobs import TaskJob, TaskResult, run_job
 
-import torch
-from torch import Tensor
-from torch.optim import Optimizer
-
-from tasks import Task
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One optimizer on one task, at every rate from every seed."""
-
-    task: Task | str  # or its name, which each worker looks up: what a file of yours makes of it
-    make_optimizer: Callable[..., Optimizer]
-    lrs: tuple[float, ...]
-    seeds: tuple[int, ...]
-    compiled: bool | None = None  # by default where it is worth it
-    n_optimizers: int = 1  # of this task: they share what is compiled
-
-
-@dataclass
-class Result:
-    """What became of a unit."""
-
-    sweep: Sweep | None = None  # without the runs; None if nothing was complete
-    default_lr: float | None = None  # the optimizer's own
-    default_losses: Tensor | None = None  # held out (seeds,), at that rate
-    rates: list[float] = field(default_factory=list)  # at each step, from the best one on
-    seconds: float = 0.0
-    note: str = ""
-    remarks: list[str] = field(default_factory=list)
-    error: Exception | None = None
-
-
-ALONE = threading.Lock()  # torch's generator and number of threads are a process's
-
-
-def run_unit(unit: Unit) -> Result:
-    """Train what the unit names, on one thread of torch's."""
-    with ALONE:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return _run_unit(unit)
-        finally:
-            torch.set_num_threads(before)
-
-
-def _run_unit(unit: Unit) -> Result:
-    task = parse_task(unit.task) if isinstance(unit.task, str) else unit.task
-    trainings = trainings_of(task, unit.seeds, unit.lrs)
-    compiled = unit.compiled
-    if compiled is None:
-        compiled = is_worth_compiling(task, trainings, unit.n_optimizers)
-    runs = sweep(task, trainings, unit.make_optimizer, compiled=compiled)
-    swept = Sweep(runs)
-    result = Result(swept.without_runs(), default_lr_of(unit.make_optimizer))
-    result.rates = swept.rate_history()
-    result.seconds, result.note, result.remarks = runs.seconds, runs.note(), runs.remarks
-    if runs.error:
-        result.error = RuntimeError(describe(runs.error))
-    elif result.default_lr in result.sweep.lrs:
-        row = result.sweep.lrs.index(result.default_lr)
-        result.default_losses = result.sweep.held_out_losses[row]
-    elif result.default_lr is not None:
-        trainings = trainings_of(task, unit.seeds, [result.default_lr])
-        runs = train_all(task, trainings, unit.make_optimizer, compiled=compiled)
-        result.default_losses = runs.held_out_losses
-        result.seconds += runs.seconds
-    return result
-
-
-def default_lr_of(make_optimizer: Callable[..., Optimizer]) -> float | None:
-    """Return the learning rate that an optimizer has if none is named; None if there is none."""
-    named = getattr(make_optimizer, "optimizer_class", make_optimizer)
-    lr = inspect.signature(named).parameters.get("lr")
-    return float(lr.default) if lr and isinstance(lr.default, int | float) else None
-
-
-def results(
-    units: dict[Any, Unit], executor: Executor | None, progress: Progress
-) -> Iterator[tuple[Any, Result]]:
-    """Run all units and yield (key, Result) of each as it is done.
+def run_jobs(
+    jobs: Mapping[K, TaskJob], executor: Executor | None, progress: Progress
+) -> Iterator[tuple[K, Outcome]]:
+    """Run all jobs; yield (key, TaskResult) of each as it is done, or why it has none.
 
     Without an executor they run here, one after the other. ConnectionError if the executor's
     workers are lost for good.
     """
+    done: Iterator[tuple[K, Outcome]]
     if executor is None:
-        done = ((key, run_unit(unit)) for key, unit in units.items())
+        done = ((key, run_job(job)) for key, job in jobs.items())
     else:
-        done = _as_completed({executor.submit(run_unit, unit): key for key, unit in units.items()})
-    yield from progress(done, len(units))
+        done = _as_completed({executor.submit(run_job, job): key for key, job in jobs.items()})
+    for key, result in progress(done, len(jobs)):
+        yield key, result
+        result.raise_if_interrupted()
 
 
-def _as_completed(futures: dict[Future, Any]) -> Iterator[tuple[Any, Result]]:
+def _as_completed(futures: dict[Future[TaskResult], K]) -> Iterator[tuple[K, Outcome]]:
     while futures:
         # With a time limit, or Windows would not see a Ctrl-C meanwhile.
         done, _ = wait(futures, timeout=1.0, return_when="FIRST_COMPLETED")
@@ -132,7 +57,7 @@ def _as_completed(futures: dict[Future, Any]) -> Iterator[tuple[Any, Result]]:
             except CancelledError:
                 raise ConnectionError("the workers are gone") from None
             except Exception as error:  # whatever a worker may die of
-                yield key, Result(note=f"failed: {describe(error)}", error=error)
+                yield key, Outcome(error=error, stopped=f"failed: {describe(error)}")
 
 
 # ---------------------------------------------------------------- processes
@@ -141,7 +66,7 @@ def _as_completed(futures: dict[Future, Any]) -> Iterator[tuple[Any, Result]]:
 class Processes(Executor):
     """So many processes, each with a thread here that feeds it.
 
-    One that dies takes only its own unit along, which is run again: a ProcessPoolExecutor of many
+    One that dies takes only its own job along, which is run again: a ProcessPoolExecutor of many
     gives up all that had begun. The end of the block ends them at once, whatever they do.
     """
 
@@ -152,10 +77,10 @@ class Processes(Executor):
         self.own = threading.local()
         self.ended = False
 
-    def submit(self, function: Callable, /, *args, **kwargs) -> Future:
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         return self.threads.submit(self._run, function, *args, **kwargs)
 
-    def _run(self, function: Callable, *args, **kwargs) -> Any:
+    def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         for _ in range(self.TRIES):
             if self.ended:
                 raise CancelledError
@@ -189,7 +114,8 @@ def end_with_parent() -> None:
     """Have this process end when its parent does, however that ends."""
 
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        if parent := multiprocessing.parent_process():
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

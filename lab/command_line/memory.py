@@ -1,0 +1,64 @@
+"""What would not fit into the memory is refused before it runs."""
+
+import math
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from lab.training.runs import Training
+
+from tasks import Task
+
+USUAL = {"samples": 1000, "seeds": 10, "lr_count": 10, "epochs": 10, "steps": 50}
+LOADER_BYTES_PER_SAMPLE = 100  # while one is served: a loader's lists
+TRAINING_BYTES = 20_000  # of each training, beside
+BYTES_PER_PARAMETER = 40
+BYTES_PER_STEP = 60  # all losses are kept
+
+
+def check_memory(options: Namespace, needed: float, n_samples: int = 0) -> None:
+    """Raise ValueError if more bytes are needed than there are; it names the largest option."""
+    there = available_memory()
+    if needed <= 0.8 * there:
+        return
+    counts = {name: getattr(options, name, None) or 0 for name in USUAL} | {"samples": n_samples}
+    largest = max(counts, key=lambda name: counts[name] / USUAL[name])
+    word = f"--{largest.replace('_', '-')} {counts[largest]}"
+    if largest == "samples":
+        word = f"--task, of {n_samples} samples"
+    gigabytes = f"{needed / 1e9:.3g} GB of memory, and there are {there / 1e9:.3g}"
+    raise ValueError(f"{word}: this would need about {gigabytes}")
+
+
+def check_memory_of_task(
+    options: Namespace, task: Task, n_samples: int, training: Training | None = None
+) -> None:
+    """Raise ValueError if a task with so many samples would not fit, or this training of it."""
+    n_seeds = getattr(options, "seeds", 1)
+    sample_bytes, n_parameters = 0.0, 0
+    if training:
+        tensors = (*training.dataset.tensors, *training.held_out.tensors)
+        sample_bytes = sum(tensor.nbytes for tensor in tensors) / n_samples
+        n_parameters = sum(param.numel() for param in training.make_net(task).parameters())
+    steps = task.epochs
+    if hasattr(options, "batch_size"):
+        steps *= math.ceil(n_samples / task.batch_size)
+    n_trainings = n_seeds * getattr(options, "lr_count", 1)
+    losses = BYTES_PER_STEP * steps * len(getattr(options, "optimizers", [""]))
+    data = max(LOADER_BYTES_PER_SAMPLE, sample_bytes) * n_samples * n_seeds
+    nets = n_trainings * (TRAINING_BYTES + BYTES_PER_PARAMETER * n_parameters + losses)
+    check_memory(options, data + nets, n_samples)
+
+
+def available_memory() -> float:
+    """Return how many bytes of memory are free; infinity where the system does not tell."""
+    try:
+        with Path("/proc/meminfo").open() as lines:
+            kilobytes = dict(line.split(":") for line in lines)["MemAvailable"]
+        return 1024 * float(kilobytes.split()[0])
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf

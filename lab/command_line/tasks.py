@@ -1,0 +1,51 @@
+"""The tasks that are named on the command line, with the options' own settings, and checked."""
+
+import inspect
+import sys
+from argparse import Namespace
+from dataclasses import replace
+
+from lab.command_line.memory import check_memory_of_task
+from lab.command_line.specs import parse_task
+from lab.training.checks import check_task
+from lab.training.loading import data_on
+from lab.training.runs import Training
+
+from tasks import TASKS, Task
+
+
+def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
+    """Return the task of that name, and its training from the first seed, which has been checked.
+
+    What the options set takes the place of the task's own settings. ValueError says what is wrong.
+    """
+    own = {
+        key: getattr(options, key)
+        for key in ("epochs", "batch_size", "target")
+        if getattr(options, key, None) is not None
+    }
+    task = replace(parse_task(name), **own)
+    samples = inspect.signature(task.make_data).parameters.get("samples")
+    if samples and isinstance(samples.default, int):
+        check_memory_of_task(options, task, samples.default)  # before there are any
+    task = replace(task, make_data=data_on(getattr(options, "device", "cpu"), task.make_data))
+    try:
+        training = check_task(task, options.seed)
+    except ValueError as error:
+        raise ValueError(f"task {name}: {error}") from None
+    check_memory_of_task(options, task, len(training.dataset), training)
+    return task, training
+
+
+def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:
+    """Return what `load_task` does for each name once; of `all`, those that can be had here."""
+    loaded = {}
+    for text in options.tasks:
+        for name in TASKS if text == "all" else [text]:
+            try:
+                loaded[name] = load_task(options, name)
+            except (ValueError, RuntimeError, MemoryError) as error:
+                if text != "all":
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
+    return loaded

@@ -1,0 +1,92 @@
+"""What all rooms share: what became of a piece of work, and how far it has come."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Passes items on, and shows how many of `total` have passed."""
+
+    def __call__(self, items: Iterable[T], total: int, /) -> Iterable[T]: ...
+
+
+class ProgressOf(Protocol):
+    """Makes the progress of a piece of work that has a name."""
+
+    def __call__(self, name: object, /) -> Progress: ...
+
+
+def no_progress(items: Iterable[T], total: int) -> Iterable[T]:
+    """Return the items: a progress that shows nothing."""
+    return items
+
+
+def show_none(name: object) -> Progress:
+    """Show no progress, whatever the name of the work."""
+    return no_progress
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a piece of work, and what its reader has to know of it."""
+
+    error: BaseException | None = None  # what ended it early
+    stopped: str = ""  # where that was, and why
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """What stands at the end of its row."""
+        return self.stopped
+
+    @property
+    def interrupted(self) -> bool:
+        return isinstance(self.error, KeyboardInterrupt)
+
+    def raise_if_interrupted(self) -> None:
+        """Raise KeyboardInterrupt if that has ended the work: no other is to begin."""
+        if self.interrupted:
+            raise KeyboardInterrupt from self.error
+
+    def stop(self, error: BaseException, step: int, seed: int | None = None) -> None:
+        """Take down what ended the work at this step, counted from 1."""
+        where = f"at step {step}" if seed is None else f"at step {step} of seed {seed}"
+        self.error = error
+        if self.interrupted:
+            self.stopped = f"interrupted {where}"
+        else:
+            self.stopped = f"failed {where}: {describe(error)}"
+
+
+class CountsSteps(Protocol):
+    """An Outcome that counts the steps it has taken."""
+
+    steps: int
+
+    def stop(self, error: BaseException, step: int) -> None: ...
+
+
+@contextmanager
+def keeping(run: CountsSteps) -> Iterator[None]:
+    """Keep what `run` has become when the block fails or is interrupted."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:  # whatever an optimizer may raise
+        run.stop(error, run.steps + 1)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's own message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return a hint that offers the known names nearest to `word`, or else all of them."""
+    names = {name.lower(): name for name in reversed(known)}
+    close = [names[name] for name in difflib.get_close_matches(word.lower(), names)]
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,77 @@
+"""How files are saved: whole or not at all."""
+
+import csv
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.pictures.animations import self_contained, writer_for
+
+import matplotlib.pyplot as plt
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, else it is removed."""
+    path = path.resolve()
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def missing_letters() -> Iterator[list[str]]:
+    """Yield a list that says afterwards, in a sentence, if letters were drawn as empty boxes."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing from")
+        yield said
+    if any("Glyph" in str(warning.message) for warning in caught):
+        said.append("some letters are boxes: install a font that has them, as Noto Sans CJK")
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Save the figure whole or not at all; the extension of `path` picks the format."""
+    path = Path(path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
+
+
+def save_animation(animation: FuncAnimation, path: Path | str) -> None:
+    """Save the animation whole or not at all; the extension of `path` picks the format.
+
+    An .html is one self-contained page with play, pause and a slider.
+    """
+    path, fps = Path(path), round(1000 / animation.event_source.interval)
+    # The frames of a page are half as large as with png.
+    settings = {"animation.frame_format": "jpeg", "savefig.dpi": "figure"}
+    with whole_file(path) as temporary, plt.rc_context(settings):
+        animation.save(temporary, writer_for(path, fps))
+        if path.suffix.lower() == ".html":
+            page = temporary.read_text(encoding="utf-8")
+            temporary.write_text(self_contained(page, path.stem), encoding="utf-8")
+
+
+def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV whole or not at all. Floats are written so that they read back exactly."""
+    with (
+        whole_file(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def show_figure(figure: Figure) -> None:
+    """Open a window where there is a screen, and wait until it is closed."""
+    if figure.canvas.required_interactive_framework:
+        with missing_letters():
+            plt.show()

@@ -1,0 +1,191 @@
+"""What happens to a script's results: rows as they come, and all of them saved at the end."""
+
+import os
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, Protocol, TextIO, TypeVar
+
+from lab.outcome import Outcome, Progress
+from lab.output import interruption
+from lab.output.files import (
+    missing_letters,
+    save_animation,
+    save_figure,
+    show_figure,
+    write_csv,
+)
+from lab.output.progress import ERASE, is_terminal, show_progress
+
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+K = TypeVar("K", bound=Hashable)  # what labels a run
+R = TypeVar("R", bound=Outcome)  # a run
+K_contra = TypeVar("K_contra", contravariant=True)
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Column(Generic[K_contra, R_contra]):
+    """A column of a table: its title, how wide it is (a format such as '>8'), and each cell."""
+
+    title: str
+    width: str
+    cell: Callable[[K_contra, R_contra], str]
+
+
+class HasCall(Protocol):
+    """What was named on the command line: `call` is the full call."""
+
+    @property
+    def call(self) -> str: ...
+
+
+def name_columns(optimizers: Mapping[str, HasCall]) -> list[Column[str, Outcome]]:
+    """Return the columns that name an optimizer: its label and its call, wide enough for all."""
+    label_width = max(map(len, ["optimizer", *optimizers]))
+    call_width = max(len(optimizer.call) for optimizer in optimizers.values())
+    return [
+        Column("optimizer", f"<{label_width}", lambda label, run: label),
+        Column("call", f"<{call_width}", lambda label, run: optimizers[label].call),
+    ]
+
+
+class Report(Generic[K, R]):
+    """A table on standard output, and at the end a figure and a CSV, each whole or not at all."""
+
+    def __init__(
+        self,
+        output: Path,
+        csv: Path | None,
+        columns: Sequence[Column[K, R]],
+        title: str = "",
+    ):
+        """Take the paths of figure and CSV; begin a table."""
+        self.output, self.csv = output, csv
+        self.status = 0
+        self.has_results = self.interrupted = False
+        if sys.stdout is None:
+            self.complain("standard output is closed: the table is not shown")
+        self.begin_table(columns, title)
+
+    def begin_table(self, columns: Sequence[Column[K, R]], title: str = "") -> None:
+        """Print a line above a table, if there is one, and the titles of its columns."""
+        self.columns = columns
+        self.layout = "  ".join(f"{{:{column.width}}}" for column in columns)
+        if title:
+            self.say(title)
+        self.say(self.layout.format(*(column.title for column in columns)).rstrip())
+
+    def say(self, text: str) -> None:
+        """Print a line; where that cannot be done, go on without."""
+        try:
+            if is_terminal(sys.stderr):
+                print(end=ERASE, file=sys.stderr, flush=True)
+            print(text, flush=True)
+        except OSError as error:  # a full disk, or a reader that left, as `| head` does
+            self.complain(f"cannot write to standard output: {error.strerror}")
+            silence(sys.stdout)
+
+    def complain(self, text: str) -> None:
+        """Say on standard error what went wrong: the exit status will be 1."""
+        self.status = 1
+        say_error(text)
+
+    def collect(self, runs: Iterable[tuple[K, R]]) -> Iterator[tuple[K, R]]:
+        """Pass on each (label, run) as it comes.
+
+        A signal ends it with what is finished and what had begun; KeyboardInterrupt if that is
+        nothing. While the caller works on a run, signals wait.
+        """
+        interruption.go_on()
+        try:
+            for label, run in runs:
+                interruption.wait()
+                self.has_results = True
+                yield label, run
+                if run.interrupted or interruption.was_asked():
+                    self.interrupted = True
+                    return
+                interruption.go_on()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            if not self.has_results:
+                raise
+        except ConnectionError as loss:
+            if not self.has_results:
+                raise
+            self.complain(f"stopped: {loss}")
+        finally:
+            interruption.wait()
+
+    def row(self, label: K, run: R) -> None:
+        """Print the row of a run, and what else there is to know of it."""
+        cells = [column.cell(label, run) for column in self.columns]
+        self.say(f"{self.layout.format(*cells)}  {run.note}".rstrip())
+        for remark in run.remarks:
+            self.say(f"{label}: {remark}")
+        if isinstance(run.error, Exception):
+            self.status = 1
+
+    def progress(self, name: object) -> Progress:
+        """Return what shows on a terminal how far the work of that name has come."""
+        return partial(show_progress, name=name)
+
+    def save(
+        self,
+        figure: Figure,
+        header: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        animations: Mapping[Path, Callable[[], FuncAnimation]] | None = None,
+    ) -> int:
+        """Save figure and CSV, and say so; open a window; return the exit status.
+
+        `animations` maps their paths to what makes them, which a signal may end. Reports what
+        cannot be saved, and saves the rest.
+        """
+        self._save(self.output, partial(save_figure, figure))
+        if self.csv:
+            self._save(self.csv, partial(write_csv, header=header, rows=rows))
+        interruption.go_on()
+        try:
+            for path, make in (animations or {}).items():
+                if not self.was_interrupted():
+                    animation = make()
+                    self._save(path, partial(save_animation, animation))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        if self.was_interrupted():
+            say_error("interrupted: what had finished is saved")
+            return 130
+        show_figure(figure)
+        return self.status
+
+    def _save(self, path: Path, save: Callable[[Path], None]) -> None:
+        try:
+            with missing_letters() as remarks:
+                save(path)
+            self.say("; ".join([f"saved {path}", *remarks]))
+        except OSError as error:
+            self.complain(f"cannot save {path}: {error.strerror or error}")
+
+    def was_interrupted(self) -> bool:
+        """Tell whether a signal ended the work, or waits to be obeyed."""
+        return self.interrupted or interruption.was_asked()
+
+
+def say_error(text: str) -> None:
+    """Print a line on standard error, if it is open."""
+    if sys.stderr is not None:
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let all that is still to be written to the stream vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,172 @@
+"""What goes into a training, and what comes out of many: Training and Runs."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from lab.outcome import Outcome
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim import Optimizer
+from torch.utils.data import TensorDataset
+
+from tasks import Task
+
+# Makes an optimizer from a net's parameters, or from param groups, as those of torch.optim do.
+MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+
+MOVED_NOTHING = (
+    "its steps moved nothing; a step has to change the parameters in place, "
+    "as `param -= ...` does and `param = param - ...` does not"
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One net to train: a seed gives its data and its first weights; it may have its own lr.
+
+    Without one, it has the optimizer's.
+    """
+
+    seed: int
+    dataset: TensorDataset
+    held_out: TensorDataset
+    lr: float | None = None
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are classes, and not numbers."""
+        return not self.dataset.tensors[1].is_floating_point()
+
+    def make_net(self, task: Task) -> nn.Module:
+        """Return the net with its first weights."""
+        torch.manual_seed(self.seed)
+        return task.make_net().to(self.dataset.tensors[0].device)
+
+    def make_optimizer(self, make_optimizer: MakeOptimizer, net: nn.Module) -> Optimizer:
+        """Return the net's optimizer, with the lr of this training."""
+        if self.lr is None:
+            return make_optimizer(net.parameters())
+        return make_optimizer([{"params": list(net.parameters()), "lr": self.lr}])
+
+
+def trainings_of(
+    task: Task, seeds: Iterable[int], lrs: Iterable[float | None] = (None,)
+) -> list[Training]:
+    """Make each seed's data; return the trainings from all seeds at the first lr, then the next."""
+    data = {seed: task.make_data(seed) for seed in seeds}
+    return [Training(seed, *data[seed], lr) for lr in lrs for seed in data]
+
+
+@dataclass
+class Runs(Outcome):
+    """What became of trainings with one optimizer.
+
+    Where one diverged, its losses end with one that is not finite. If Ctrl-C or an exception ended
+    them early, here is what was complete by then; if nothing was, the one that had begun.
+    """
+
+    task: Task
+    trainings: list[Training]
+    losses: Tensor  # (steps, trainings), the mini-batch loss before each step; nan after the last
+    final_losses: Tensor  # (trainings,), over the training set; infinite where one diverged
+    held_out_losses: Tensor  # (trainings,), over the held-out set; infinite likewise
+    weights: dict[str, Tensor]  # and buffers, as trained, by name; (trainings, ...)
+    steps_per_epoch: int
+    lr: float | None  # that the first training was given; None if the optimizer has none
+    lr_histories: Tensor | None = None  # (steps, trainings), at each step; None without a schedule
+    stacked: bool = False  # all at once, or in turn
+    seconds: float = 0.0
+
+    def history(self, k: int) -> list[float]:
+        """Return the losses of the k-th training, to its end."""
+        losses = self.losses[:, k].tolist()
+        ends = (step for step, loss in enumerate(losses, start=1) if not math.isfinite(loss))
+        return losses[: next(ends, len(losses))]
+
+    def lr_history(self, numbers: Sequence[int]) -> list[float]:
+        """Return the learning rate at each step of these trainings, their median if they differ."""
+        if self.lr_histories is not None:
+            return self.lr_histories[:, numbers].nanquantile(0.5, 1).tolist()
+        lr = self.trainings[numbers[0]].lr
+        lr = self.lr if lr is None else lr
+        return [] if lr is None else [lr] * len(self.losses)
+
+    def diverged_at(self) -> list[int]:
+        """Return the steps, counted from 1, at which a loss was not finite: of those that diverged.
+
+        A last step that leaves weights whose loss is not finite counts as one more.
+        """
+        infinite = torch.cat([self.losses, self.final_losses.to(self.losses).unsqueeze(0)])
+        infinite = ~infinite.isfinite()
+        return (infinite.int().argmax(0)[infinite.any(0)] + 1).tolist()
+
+    @property
+    def note(self) -> str:
+        """What a reader of the numbers has to know of their end: divergence, or a stop."""
+        steps = self.diverged_at()
+        diverged = f"diverged at step {min(steps)}" if steps else ""
+        if steps and len(self.trainings) > 1:
+            diverged = f"{len(steps)} of {len(self.trainings)} diverged, from step {min(steps)} on"
+        return "; ".join(filter(None, (diverged, self.stopped)))
+
+    def net(self, k: int) -> nn.Module:
+        """Return the k-th net, as trained."""
+        net = self.trainings[k].make_net(self.task)
+        with torch.no_grad():
+            for name, tensor in state_of(net).items():
+                tensor.copy_(self.weights[name][k])
+        return net
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, k: int) -> Tensor:
+        """Return the outputs of the k-th net for inputs x."""
+        return self.net(k).eval()(x)
+
+    def accuracies(self, numbers: Iterable[int] | None = None) -> Tensor:
+        """Return the share of the held-out set that these nets, by default all, classify right."""
+        right = []
+        for k in range(len(self.trainings)) if numbers is None else numbers:
+            x, y = self.trainings[k].held_out.tensors
+            right.append((self.predict(x, k).argmax(1) == y).double().mean().item())
+        return torch.tensor(right)
+
+
+def state_of(net: nn.Module) -> dict[str, Tensor]:
+    """Return a net's parameters and buffers by name: the tensors themselves, detached."""
+    return {
+        name: tensor.detach() for name, tensor in (*net.named_parameters(), *net.named_buffers())
+    }
+
+
+def joined(one: Runs, other: Runs) -> Runs:
+    """Return the runs of both, in ascending order of their learning rates."""
+    trainings = one.trainings + other.trainings
+    order = sorted(range(len(trainings)), key=lambda k: trainings[k].lr or 0)
+    columns = [*one.losses.unbind(1), *other.losses.unbind(1)]
+    lr_histories = side_by_side([one.lr_histories, other.lr_histories])
+    return replace(
+        other,
+        trainings=[trainings[k] for k in order],
+        losses=pad_sequence([columns[k] for k in order], padding_value=math.nan),
+        lr_histories=None if lr_histories is None else lr_histories[:, order],
+        final_losses=torch.cat([one.final_losses, other.final_losses])[order],
+        held_out_losses=torch.cat([one.held_out_losses, other.held_out_losses])[order],
+        weights={k: torch.cat([one.weights[k], other.weights[k]])[order] for k in one.weights},
+        stacked=one.stacked and other.stacked,
+        seconds=one.seconds + other.seconds,
+        remarks=one.remarks or other.remarks,
+    )
+
+
+def side_by_side(lr_histories: Sequence[Tensor | None]) -> Tensor | None:
+    """Return all columns of (steps, trainings) as one tensor, nan where one ended earlier."""
+    columns: list[Tensor] = []
+    for some in lr_histories:
+        if some is None:
+            return None
+        columns += some.unbind(1)
+    return pad_sequence(columns, padding_value=math.nan)

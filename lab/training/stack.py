@@ -1,0 +1,250 @@
+"""Many nets trained at once, as one stack."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from lab.outcome import Outcome, Progress
+from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
+from lab.training.loading import make_loader
+from lab.training.machine import keep_memory, threads_for
+from lab.training.proof import Shadow, Unlike
+from lab.training.runs import MOVED_NOTHING, MakeOptimizer, Runs, Training
+from lab.training.schedules import Schedule, schedulers_of
+from lab.training.statistics import infinite_where_diverged
+
+import torch
+from torch import Tensor
+from torch.func import stack_module_state, vmap
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+from tasks import Task
+
+
+class Stack:
+    """The nets of all trainings, as rows of one matrix, and their data.
+
+    One forward pass runs every net; one backward pass of the summed losses gives each net its own
+    gradient. The optimizer has a param group for each learning rate, whose one parameter is that
+    rate's rows. So a step costs little more than for a single net. Where rates change net by net,
+    the groups come `apart`: each net has one.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        trainings: Sequence[Training],
+        compiled: bool = False,
+        apart: bool = False,
+    ):
+        self.task, self.is_compiled = task, compiled
+        self.remarks: list[str] = []
+        # Trainings that share a seed share what it gives: one net to start from, one dataset.
+        firsts: dict[int, Training] = {}
+        for training in trainings:
+            firsts.setdefault(training.seed, training)
+        nets = [training.make_net(task) for training in firsts.values()]
+        numbers = {seed: number for number, seed in enumerate(firsts)}
+        device = trainings[0].dataset.tensors[0].device
+        self.seed_of = torch.tensor([numbers[t.seed] for t in trainings], device=device)
+        self.data = stack_data([training.dataset for training in firsts.values()])
+        self.held_out = stack_data([training.held_out for training in firsts.values()])
+        self.net = trainings[0].make_net(task)  # its code, with the weights of each in turn
+        starts, buffers = stack_module_state(nets)
+        self.buffers = {name: buffer[self.seed_of] for name, buffer in buffers.items()}
+        matrix = torch.cat([start.detach().reshape(len(nets), -1) for start in starts.values()], 1)
+        self.matrix = matrix[self.seed_of]  # (nets, parameters of a net)
+        columns = self.matrix.split([start[0].numel() for start in starts.values()], 1)
+        self.weights = {  # views of the matrix, in the shapes that the net knows
+            name: column.view(-1, *start.shape[1:]).requires_grad_()
+            for (name, start), column in zip(starts.items(), columns, strict=True)
+        }
+        groups = [(lr, len(list(group))) for lr, group in groupby(t.lr for t in trainings)]
+        if apart:
+            groups = [(training.lr, 1) for training in trainings]
+        self.sizes = [size for _, size in groups]
+        self.rows = self.matrix.split(self.sizes)
+        self.groups: list[dict[str, Any]] = [
+            {"params": [rows]} | ({} if lr is None else {"lr": lr})
+            for (lr, _), rows in zip(groups, self.rows, strict=True)
+        ]
+        self.losses_of_each = vmap(partial(loss_of_one, self.net, task.loss))
+        self.batch_size = min(task.batch_size, self.data[0].shape[1])
+        if compiled:  # one code for any number of nets and seeds, where torch can make such a one
+            for tensor in (self.matrix, self.seed_of, *self.data, *self.buffers.values()):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+
+    def backward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Give all rows their gradients by the mini-batch of these samples (n,) of their data.
+
+        Returns the losses (nets,) and the gradients (nets, parameters of a net).
+        """
+        losses, grads = self.losses_and_gradients(samples.to(self.seed_of.device))
+        for rows, grad in zip(self.rows, grads.split(self.sizes), strict=True):
+            rows.grad = grad
+        return losses, grads
+
+    def losses_and_gradients(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what `backward` gives, by compiled code where there is some."""
+        if self.is_compiled and len(samples) == self.batch_size:  # not for a smaller last one
+            try:
+                return self.run_compiled(samples)
+            except Exception as error:  # no C++ compiler, no space left, a net that it cannot take
+                self.is_compiled = False
+                give_up(self.task)
+                error = getattr(error, "inner_exception", error)  # what torch.compile wraps
+                reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+                self.remarks.append(f"{NOT_COMPILED} ({reason})")
+        # index_select takes a third of the time that brackets take.
+        x, y = (tensor.index_select(1, samples) for tensor in self.data)
+        if len(x) < len(self.matrix):
+            x, y = (tensor.index_select(0, self.seed_of) for tensor in (x, y))
+        losses = self.losses_of_each(self.weights, self.buffers, x, y)
+        parts = torch.autograd.grad(losses.sum(), list(self.weights.values()))
+        grads = torch.cat([part.reshape(len(self.matrix), -1) for part in parts], 1)
+        return losses.detach(), grads
+
+    @torch.no_grad()
+    def run_compiled(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        compute = compiled_pass(self.task.make_net, self.task.loss)
+        return compute(self.matrix, self.buffers, self.data, self.seed_of, samples)
+
+    def batch_of(self, k: int, samples: Tensor) -> tuple[Tensor, ...]:
+        """Return the rows `samples` of the k-th net's data."""
+        return tuple(tensor[self.seed_of[k], samples] for tensor in self.data)
+
+    def buffers_of(self, k: int) -> dict[str, Tensor]:
+        """Return the k-th net's buffers as they are now."""
+        return {name: value[k].clone() for name, value in self.buffers.items()}
+
+    @torch.no_grad()
+    def evaluate(self, data: tuple[Tensor, Tensor]) -> Tensor:
+        """Return each net's loss (nets,) over the whole of its `data` (datasets, samples, ...)."""
+        size = max(1, 50_000 // data[0].shape[1])  # in parts, or many nets would fill the memory
+        # Allocate the result once: small tensors kept between large temporaries fragment memory.
+        losses = self.matrix.new_empty(len(self.matrix))
+        self.net.eval()
+        for first in range(0, len(self.matrix), size):
+            part = slice(first, first + size)
+            weights = {name: value[part] for name, value in self.weights.items()}
+            buffers = {name: value[part] for name, value in self.buffers.items()}
+            x, y = (tensor[self.seed_of[part]] for tensor in data)
+            losses[part] = self.losses_of_each(weights, buffers, x, y)
+        self.net.train()
+        return losses
+
+
+def stack_data(datasets: Sequence[TensorDataset]) -> tuple[Tensor, Tensor]:
+    """Return the x and the y of all data sets, each as one tensor (datasets, samples, ...)."""
+    x, y = (torch.stack(tensors) for tensors in zip(*(d.tensors for d in datasets), strict=True))
+    return x, y
+
+
+def train_stack(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress,
+    compiled: bool = False,
+) -> Runs:
+    """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
+    keep_memory()
+    schedulers = schedulers_of(make_optimizer)
+    apart = any(spec.goes_by_loss for spec in schedulers)
+    stack = Stack(task, trainings, compiled, apart)
+    start = stack.matrix.clone()
+    # Shadow the middle lr for the whole run, and the highest for one epoch: its large gradients
+    # expose what treats those otherwise, as clipping does.
+    numbers = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
+    shadows = [Shadow(task, trainings[k], k, make_optimizer) for k in numbers]
+    optimizer = make_optimizer(stack.groups)
+    lr = optimizer.param_groups[0].get("lr")
+    loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)
+    schedule = Schedule(schedulers, optimizer, len(loader))
+    steps = train_together(stack, shadows, optimizer, loader, task.epochs)
+    losses = stack.matrix.new_empty(task.epochs * len(loader), len(trainings))
+    done, outcome = 0, Outcome(remarks=stack.remarks)
+    with threads_for(stack.matrix.numel()):
+        try:
+            for row in progress(steps, len(losses)):
+                losses[done] = row
+                done += 1
+                schedule.step(row)
+        except KeyboardInterrupt as error:
+            outcome.stop(error, done + 1)
+        final_losses, held_out_losses = (stack.evaluate(d) for d in (stack.data, stack.held_out))
+    if not outcome.error:
+        for shadow in shadows:
+            shadow.check_end(stack, final_losses, held_out_losses)
+    if done and torch.equal(start, stack.matrix):
+        outcome.remarks.append(MOVED_NOTHING)
+    losses, diverged = cut_off(losses[:done].cpu().double())
+    final_losses, held_out_losses = (
+        infinite_where_diverged(end.cpu().double()).masked_fill(diverged, torch.inf)
+        for end in (final_losses, held_out_losses)
+    )
+    return Runs(
+        task,
+        list(trainings),
+        losses,
+        final_losses,
+        held_out_losses,
+        weights={name: value.detach() for name, value in stack.weights.items()} | stack.buffers,
+        steps_per_epoch=len(loader),
+        lr=lr,
+        lr_histories=schedule.lr_histories(stack.sizes),
+        stacked=True,
+        error=outcome.error,
+        stopped=outcome.stopped,
+        remarks=outcome.remarks,
+    )
+
+
+def train_together(
+    stack: Stack,
+    shadows: list[Shadow],
+    optimizer: Optimizer,
+    loader: DataLoader[tuple[Tensor, ...]],
+    epochs: int,
+) -> Iterator[Tensor]:
+    """Train the nets of a stack, a step at a time; yield the losses (nets,) from before each.
+
+    `loader` serves mini-batches of row numbers. Shadows go along; after an epoch only one does, and
+    the others leave the list.
+    """
+    for epoch in range(epochs):
+        for number, (samples,) in enumerate(loader):
+            is_checked = number == epoch % len(loader)  # once an epoch, at another of its steps
+            passes: list[Tensor] = []
+            totals: list[Tensor] = []
+
+            def closure() -> Tensor:
+                if is_checked:
+                    for shadow in shadows:
+                        shadow.take_down(stack, samples)
+                losses, grads = stack.backward(samples)
+                for shadow in shadows:
+                    shadow.look(stack, losses, grads, is_checked)
+                passes.append(losses)
+                totals.append(losses.sum())
+                return totals[-1]
+
+            returned: object = optimizer.step(closure)  # type: ignore[arg-type]  # torch: a float
+            if len(totals) != 1 or returned is not totals[0]:
+                raise Unlike("a step has to call its closure once and return what that returns")
+            for shadow in shadows:
+                shadow.step()
+            yield passes[0]
+        shadows[:] = [shadow for shadow in shadows if shadow.is_alive][:1]
+
+
+def cut_off(losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return losses (steps, nets) as if each net had stopped for good, and which (nets,) did.
+
+    Alone, a net stops at its first loss that is not finite.
+    """
+    ended = (~losses.isfinite()).cumsum(0)
+    losses = losses.masked_fill((ended > 1) | ((ended == 1) & losses.isfinite()), torch.nan)
+    return losses, (ended[-1:] > 0).any(0)

@@ -1,0 +1,183 @@
+"""One optimizer at many learning rates: the grid, how it grows, and the best lr in it."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from lab.outcome import Outcome, Progress, no_progress
+from lab.training.runs import MakeOptimizer, Runs, Training, joined
+from lab.training.statistics import quartiles
+from lab.training.train import train_all
+
+import torch
+from torch import Tensor
+
+from tasks import Task
+
+GOOD_WITHIN = 1.5  # an lr is good if its median loss is within this many times the best
+MAX_GROWTH_DECADES = 3  # how far a grid may grow beyond the range that was asked for, either way
+
+
+def learning_rates(low: float, high: float, count: int) -> list[float]:
+    """Return `count` rates from `low` to `high`, evenly spaced by their logarithms.
+
+    ValueError if these are not at least two different rates.
+    """
+    if not low < high or count < 2:
+        raise ValueError("--lr-range wants LOW below HIGH, and --lr-count at least 2")
+    exponents = torch.linspace(math.log10(low), math.log10(high), count, dtype=torch.float64)
+    lrs = [six_digits(10**exponent) for exponent in exponents.tolist()]
+    if len(set(lrs)) < count:
+        raise ValueError(f"--lr-range {low:g} {high:g} is too narrow for {count} rates")
+    return lrs
+
+
+def six_digits(lr: float) -> float:
+    """Return the learning rate, rounded to six digits."""
+    return float(f"{lr:.6g}")
+
+
+@dataclass
+class SweepSummary:
+    """The losses of one optimizer by learning rate and seed. Learning rates are judged held out."""
+
+    lrs: list[float]
+    seeds: list[int]
+    final_losses: Tensor  # (lrs, seeds), over the training set; infinite where a run diverged
+    held_out_losses: Tensor  # (lrs, seeds), likewise
+
+    @cached_property
+    def median(self) -> Tensor:
+        """The median held-out loss at each learning rate (lrs,)."""
+        return quartiles(self.held_out_losses)[1]
+
+    @cached_property
+    def best(self) -> int:
+        """The index of the learning rate with the lowest median."""
+        return int(self.median.argmin())
+
+    @property
+    def best_lr(self) -> float:
+        return self.lrs[self.best]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether most seeds diverged at every learning rate."""
+        return bool(self.median[self.best] == math.inf)
+
+    @property
+    def edge(self) -> int:
+        """-1 if the best learning rate is the lowest one, 1 if it is the highest, else 0."""
+        return {0: -1, len(self.lrs) - 1: 1}.get(self.best, 0)
+
+    @property
+    def is_only_survivor(self) -> bool:
+        """Whether the best learning rate is the only one at which most seeds did not diverge."""
+        return int(self.median.isfinite().sum()) == 1 < len(self.lrs)
+
+    def good_lrs(self) -> tuple[float, float]:
+        """Return the lowest and the highest learning rate of those around the best that are good.
+
+        All between are good, too. Good is a median of at most GOOD_WITHIN times the best one.
+        """
+        good = (self.median <= GOOD_WITHIN * self.median[self.best]).tolist()
+        low = high = self.best
+        while low > 0 and good[low - 1]:
+            low -= 1
+        while high < len(good) - 1 and good[high + 1]:
+            high += 1
+        return self.lrs[low], self.lrs[high]
+
+    def cross_validated_losses(self) -> Tensor:
+        """Return each seed's held-out loss (seeds,) at the best lr of seeds it is not among.
+
+        One half of the seeds chooses the lr for the other: an lr that is judged on the seeds that
+        chose it is flattered by their luck. A single seed has no other.
+        """
+        losses = self.held_out_losses[self.best].clone()
+        if len(losses) > 1:
+            even, odd = slice(0, None, 2), slice(1, None, 2)
+            for half, others in ((even, odd), (odd, even)):
+                best = quartiles(self.held_out_losses[:, others])[1].argmin()
+                losses[half] = self.held_out_losses[best, half]
+        return losses
+
+
+class Sweep(SweepSummary, Outcome):
+    """The runs of one optimizer, by lr and seed. An lr that not all seeds have is left out."""
+
+    def __init__(self, runs: Runs):
+        """Take runs of all seeds at the first lr, then of all at the second, and so on."""
+        self.runs = runs
+        lrs = [training.lr for training in runs.trainings]
+        counts = Counter(lrs)
+        n_seeds = max(counts.values())
+        complete = [lr for lr, count in counts.items() if count == n_seeds]
+        self.kept = kept = [k for k, lr in enumerate(lrs) if lr in complete]
+        super().__init__(
+            lrs=[lr for lr in complete if lr is not None],
+            seeds=[runs.trainings[k].seed for k in kept[:n_seeds]],
+            final_losses=runs.final_losses[kept].unflatten(0, (-1, n_seeds)),
+            held_out_losses=runs.held_out_losses[kept].unflatten(0, (-1, n_seeds)),
+        )
+        losses = runs.losses if len(kept) == len(lrs) else runs.losses[:, kept]  # large: no copy
+        self.losses = losses.unflatten(1, (-1, n_seeds))  # (steps, lrs, seeds)
+        self.error, self.stopped, self.remarks = runs.error, runs.note, runs.remarks
+
+    def summary(self) -> SweepSummary:
+        """Return the same without what grows with steps and nets: small enough to be sent."""
+        return SweepSummary(self.lrs, self.seeds, self.final_losses, self.held_out_losses)
+
+    def numbers_at_best(self) -> list[int]:
+        """Return the numbers, among the runs, of those at the best learning rate."""
+        n_seeds = self.losses.shape[2]
+        return self.kept[self.best * n_seeds :][:n_seeds]
+
+    def accuracies(self) -> Tensor:
+        """Return the held-out accuracies (seeds,) at the best lr."""
+        return self.runs.accuracies(self.numbers_at_best())
+
+    def lr_history(self) -> list[float]:
+        """Return the learning rate at each step, where it starts from the best one."""
+        return self.runs.lr_history(self.numbers_at_best())
+
+
+def sweep(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress = no_progress,
+) -> Runs:
+    """Train them all, and more at higher or lower rates while the best lr is at an end.
+
+    `trainings` come lr by lr, in ascending order and evenly spaced, and so do the runs. The
+    other arguments are those of `train_all`.
+    """
+    lrs = list(dict.fromkeys(training.lr for training in trainings if training.lr is not None))
+    at_one_lr = trainings[: len(trainings) // len(lrs)]
+    runs = train_all(task, trainings, make_optimizer, progress)
+    while not runs.error and (more := next_lrs(lrs, Sweep(runs))):
+        others = [replace(training, lr=lr) for lr in more for training in at_one_lr]
+        grown = train_all(task, others, make_optimizer, progress)
+        if grown.error:
+            return replace(runs, error=grown.error, stopped=grown.stopped)
+        runs = joined(runs, grown)
+    return runs
+
+
+def next_lrs(lrs: list[float], result: SweepSummary) -> list[float]:
+    """Return the next rates, a decade of them, beyond the end where the best lr is, if any.
+
+    None are left where the grid has grown beyond that end of `lrs`, its first rates, by
+    MAX_GROWTH_DECADES.
+    """
+    edge = result.edge
+    step = math.log10(lrs[-1] / lrs[0]) / (len(lrs) - 1) if len(lrs) > 1 else math.inf
+    start, end = (lrs[-1], result.lrs[-1]) if edge > 0 else (lrs[0], result.lrs[0])
+    grown = abs(math.log10(end / start))
+    if not edge or grown > MAX_GROWTH_DECADES - step / 2:
+        return []
+    count = max(1, round(1 / step))
+    return sorted(six_digits(end * 10 ** (edge * step * (k + 1))) for k in range(count))

@@ -1,0 +1,152 @@
+"""The one door: train one net, or thousands, with one optimizer."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lab.outcome import Outcome, Progress, describe, no_progress
+from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
+from lab.training.loading import make_loader
+from lab.training.proof import Unlike
+from lab.training.runs import (
+    MOVED_NOTHING,
+    MakeOptimizer,
+    Runs,
+    Training,
+    side_by_side,
+    state_of,
+)
+from lab.training.schedules import Schedule, schedulers_of
+from lab.training.stack import train_stack
+from lab.training.statistics import infinite_where_diverged
+
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+from torch.nn.utils.rnn import pad_sequence
+
+from tasks import Task
+from training import evaluate, train
+
+IN_TURN = "trained net by net, as a stack of nets would not train like each alone"
+
+
+def train_all(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress = no_progress,
+) -> Runs:
+    """Train them all: at once where that is proven to be the same, or else in turn.
+
+    An exception that the optimizer raises is a result, the runs' `error`, and so is Ctrl-C: the
+    runs are as they are by then.
+    """
+    start = time.perf_counter()
+    runs, reason = None, ""
+    if len(trainings) > 1:
+        runs, reason = try_stack(task, trainings, make_optimizer, progress)
+    if runs is None:
+        runs = train_in_turn(task, trainings, make_optimizer, progress)
+        if reason and not runs.error:
+            runs.remarks.append(f"{IN_TURN} ({reason})")
+    runs.seconds = time.perf_counter() - start
+    return runs
+
+
+def try_stack(
+    task: Task, trainings: Sequence[Training], make_optimizer: MakeOptimizer, progress: Progress
+) -> tuple[Runs | None, str]:
+    """Train all at once, compiled where that is worth it; or return None and why it cannot be."""
+    reason = ""
+    for compiled in [True, False] if is_worth_compiling(task, trainings) else [False]:
+        try:
+            runs = train_stack(task, trainings, make_optimizer, progress, compiled)
+        except Unlike as finding:
+            reason = str(finding)
+        except Exception as error:  # whatever vmap or an optimizer may raise
+            reason = describe(error).split(". ")[0]
+        else:
+            if reason:
+                give_up(task)
+                runs.remarks.append(f"{NOT_COMPILED} ({reason})")
+            return runs, ""
+    return None, reason
+
+
+def train_in_turn(
+    task: Task, trainings: Sequence[Training], make_optimizer: MakeOptimizer, progress: Progress
+) -> Runs:
+    """Train one net after the other, each as if there were no other."""
+    nets: list[TrainedNet] = []
+    if len(trainings) == 1:
+        nets.append(train_one(task, trainings[0], make_optimizer, progress))
+    else:
+        for training in progress(trainings, len(trainings)):
+            nets.append(train_one(task, training, make_optimizer, no_progress))
+            if nets[-1].error:
+                break
+    last = nets[-1]
+    if last.error and len(trainings) > 1:
+        last.stop(last.error, len(last.losses) + 1, trainings[len(nets) - 1].seed)
+    complete = [net for net in nets if not net.error] or nets
+    states = [state_of(net.net) for net in complete]
+    final_losses, held_out_losses = (
+        infinite_where_diverged(torch.tensor(losses, dtype=torch.float64))
+        for losses in zip(*((net.final_loss, net.held_out_loss) for net in complete), strict=True)
+    )
+    return Runs(
+        task=task,
+        trainings=list(trainings[: len(complete)]),
+        losses=pad_sequence(
+            [torch.tensor(net.losses, dtype=torch.float64) for net in complete],
+            padding_value=math.nan,
+        ),
+        final_losses=final_losses,
+        held_out_losses=held_out_losses,
+        weights={name: torch.stack([state[name] for state in states]) for name in states[0]},
+        steps_per_epoch=last.schedule.steps_per_epoch,
+        lr=complete[0].lr,
+        lr_histories=side_by_side([net.schedule.lr_histories([1]) for net in complete]),
+        error=last.error,
+        stopped=last.stopped,
+        remarks=[] if last.error or any(net.moved for net in nets) else [MOVED_NOTHING],
+    )
+
+
+@dataclass
+class TrainedNet(Outcome):
+    """What became of one training."""
+
+    net: nn.Module
+    lr: float | None
+    schedule: Schedule
+    losses: list[float] = field(default_factory=list)
+    final_loss: float = math.nan  # it stays so where the training diverged
+    held_out_loss: float = math.nan
+    moved: bool = False
+
+
+def train_one(
+    task: Task, training: Training, make_optimizer: MakeOptimizer, progress: Progress
+) -> TrainedNet:
+    """Train one net, as far as it goes."""
+    net = training.make_net(task)
+    optimizer = training.make_optimizer(make_optimizer, net)
+    loader = make_loader(training.dataset, task.batch_size)
+    schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
+    run = TrainedNet(net, optimizer.param_groups[0].get("lr"), schedule)
+    start = parameters_to_vector(net.parameters()).detach()
+    steps = train(net, optimizer, loader, task.loss, task.epochs)
+    try:
+        for loss in progress(steps, task.epochs * len(loader)):
+            run.losses.append(loss)
+            schedule.step(loss)
+    except (Exception, KeyboardInterrupt) as error:
+        run.stop(error, len(run.losses) + 1)
+    if all(map(math.isfinite, run.losses[-1:])):
+        run.final_loss = evaluate(net, training.dataset, task.loss)
+        run.held_out_loss = evaluate(net, training.held_out, task.loss)
+    run.moved = not torch.equal(start, parameters_to_vector(net.parameters()))
+    return run
