@@ -20,7 +20,6 @@ from lab.output.main import run_main
 from lab.output.report import Column, Report
 from lab.pictures import style
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.loading import make_loader
 from lab.training.runs import MakeOptimizer, Training, trainings_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
+from data import make_loader
 from settings import LR, SEED, TASK
 from tasks import TASKS, Task
 from training import evaluate, train

@@ -1,4 +1,4 @@
-"""The data sets of tasks.py.
+"""The data sets of tasks.py, and the mini-batches that they are served in.
 
 Each function of a seed returns a training set and a held-out set. The seed fixes all that is random
 in them and the order of the rows: they are shuffled here, so that one shared order of mini-batches
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 Datasets: TypeAlias = tuple[TensorDataset, TensorDataset]  # for training, held out
 
@@ -181,3 +181,32 @@ def prose(seed: int, samples: int = 4000) -> Datasets:
     letters = letters.where(letters >= 0, 26)
     windows = letters.unfold(0, 5, 1)
     return split(seed, windows[:, :4], windows[:, 4], held_out=1000, samples=samples)
+
+
+# ---------------------------------------------------------------- mini-batches
+
+
+class WholeBatches(TensorDataset):
+    """A TensorDataset that hands over the rows of a mini-batch by one indexing operation.
+
+    A DataLoader asks for them one by one and stacks them, unless the dataset has `__getitems__`
+    (PyTorch, torch.utils.data). The rows are the same; this is several times as fast.
+    """
+
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, ...]:
+        return self[torch.tensor(rows)]
+
+
+def make_loader(dataset: TensorDataset, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Return a DataLoader of shuffled mini-batches, in the same order whenever it is made anew.
+
+    It serves what `DataLoader(dataset, batch_size, shuffle=True, generator=...)` does. A
+    `batch_size` above the number of samples gives the full batch.
+    """
+    return DataLoader(
+        WholeBatches(*dataset.tensors),
+        batch_size=min(batch_size, len(dataset)),
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+        collate_fn=tuple,
+    )

@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 
 from lab.output.main import run_main
-from lab.training.loading import make_loader
 
 import torch
 from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import StepLR
 
-from data import parabola
+from data import make_loader, parabola
 from models import Net
 from settings import SEED
 from training import evaluate, train

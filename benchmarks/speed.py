@@ -29,7 +29,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from compare_learning_rates import LR_COUNT, LR_RANGE
-from lab.training.loading import make_loader
+from data import make_loader
 from settings import LR, OPTIMIZERS, SEED
 from tasks import TASKS
 from training import train

@@ -1,6 +1,6 @@
 """The data set by its seed, and its mini-batches by the ordinary DataLoader's."""
 
-from lab.training.loading import make_loader, parabola
+from data import make_loader, parabola
 
 import torch
 from hypothesis import given

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer
 from lab.training.checks import check_task
-from lab.training.loading import make_loader
+from data import make_loader
 from lab.training.runs import trainings_of
 from lab.training.sweeps import Sweep
 from lab.training.train import train_all

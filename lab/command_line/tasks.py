@@ -3,14 +3,18 @@
 import inspect
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from lab.command_line.memory import check_memory_of_task
 from lab.command_line.specs import parse_task
 from lab.training.checks import check_task
-from lab.training.loading import data_on
 from lab.training.runs import Training
 
+from torch.utils.data import TensorDataset
+
+from data import Datasets
 from tasks import TASKS, Task
 
 
@@ -49,3 +53,19 @@ def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
     return loaded
+
+
+def data_on(device: str, make_data: Callable[[int], Datasets]) -> Callable[[int], Datasets]:
+    """Return `make_data` with its data on the device, made once for each seed."""
+
+    @cache
+    def make(seed: int) -> Datasets:
+        data = make_data(seed)
+        if device == "cpu":
+            return data
+        train, held_out = (
+            TensorDataset(*(tensor.to(device) for tensor in dataset.tensors)) for dataset in data
+        )
+        return train, held_out
+
+    return make

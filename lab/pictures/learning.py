@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from lab.outcome import Progress, no_progress
 from lab.pictures import animations, fits
-from lab.training.loading import make_loader
 from lab.training.runs import MakeOptimizer, Runs, Training, state_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -15,6 +14,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from data import make_loader
 from tasks import Task
 from training import train
 

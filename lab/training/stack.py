@@ -7,7 +7,6 @@ from typing import Any
 
 from lab.outcome import Outcome, Progress
 from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
-from lab.training.loading import make_loader
 from lab.training.machine import keep_memory, threads_for
 from lab.training.proof import Shadow, Unlike
 from lab.training.runs import MOVED_NOTHING, MakeOptimizer, Runs, Training
@@ -20,6 +19,7 @@ from torch.func import stack_module_state, vmap
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from data import make_loader
 from tasks import Task
 
 

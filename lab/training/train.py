@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from lab.outcome import Outcome, Progress, describe, no_progress
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
-from lab.training.loading import make_loader
 from lab.training.proof import Unlike
 from lab.training.runs import (
     MOVED_NOTHING,
@@ -26,6 +25,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 from torch.nn.utils.rnn import pad_sequence
 
+from data import make_loader
 from tasks import Task
 from training import evaluate, train
 
