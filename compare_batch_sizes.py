@@ -19,8 +19,9 @@ from lab.outcome import Outcome, ProgressOf, keeping, show_none
 from lab.output.main import run_main
 from lab.output.report import Column, Report
 from lab.pictures import style
+from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.runs import MakeOptimizer, Training, trainings_of
+from lab.training.runs import Training, trainings_of
 from lab.training.schedules import Schedule, schedulers_of
 
 import torch
@@ -32,7 +33,7 @@ from torch.utils.data import TensorDataset
 from data import make_loader
 from settings import LR, SEED, TASK
 from tasks import TASKS, Task
-from training import evaluate, train
+from training import evaluate, evaluating, train
 
 BATCH_SIZES = ["full", "32", "1"]
 OPTIMIZER = "SGD"
@@ -79,17 +80,18 @@ def compare(
     make_optimizer = make_optimizer or parse_optimizer(OPTIMIZER, LR)
     (training,) = trainings_of(task, [seed])
     for batch_size in sizes(batch_sizes, len(training.dataset)):
+        noise = gradient_noise(task, training.make_net(task), training.dataset, batch_size)
         net = training.make_net(task)
-        noise = gradient_noise(task, net, training.dataset, batch_size)
-        net = training.make_net(task)
-        optimizer = make_optimizer(net.parameters())
+        optimizer = make(make_optimizer, list(net.parameters()))
         loader = make_loader(training.dataset, batch_size)
         schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
         run = BatchSizeRun(len(loader), noise, lrs=schedule.lrs)
         with keeping(run):
             evaluate_both(run, task, net, training)
             for _ in progress(batch_size)(range(task.epochs), task.epochs):
+                set_mode(optimizer, "train")
                 train_epoch(run, task, net, optimizer, schedule, loader)
+                set_mode(optimizer, "eval")
                 evaluate_both(run, task, net, training)
                 if run.diverged_at or not math.isfinite(run.losses[-1]):
                     run.diverged_at = run.diverged_at or run.steps + 1
@@ -129,7 +131,10 @@ def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
 
 def gradient(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of the loss by all parameters, as one vector."""
-    grads = torch.autograd.grad(task.loss(net(x), y), list(net.parameters()))
+    params = [param for param in net.parameters() if param.requires_grad]
+    grads = torch.autograd.grad(
+        task.loss(net(x), y), params, allow_unused=True, materialize_grads=True
+    )
     return torch.cat([grad.to_dense().flatten() for grad in grads])
 
 
@@ -140,14 +145,14 @@ def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_siz
     whole set. For batches much smaller than the set it falls like 1/√batch_size. Dropout and the
     like, which add noise of their own, are off.
     """
-    net.eval()
-    full = gradient(task, net, *dataset.tensors)
-    loader = make_loader(dataset, batch_size)
     square_distances: list[Tensor] = []
-    while len(square_distances) < 200:
-        for x, y in loader:
-            if len(x) == min(batch_size, len(dataset)):  # the last one may be smaller
-                square_distances.append((gradient(task, net, x, y) - full).square().sum())
+    with evaluating(net):
+        full = gradient(task, net, *dataset.tensors)
+        loader = make_loader(dataset, batch_size)
+        while len(square_distances) < 200:
+            for x, y in loader:
+                if len(x) == min(batch_size, len(dataset)):  # the last one may be smaller
+                    square_distances.append((gradient(task, net, x, y) - full).square().sum())
     return (torch.stack(square_distances).mean().sqrt() / full.norm()).item()
 
 
@@ -167,12 +172,15 @@ def draw(runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]]) 
         for axes, x in zip(panels, (range(len(run.losses)), run.seconds), strict=True):
             axes.plot(x, run.losses, label=label, color=colors[name], marker=".")
     finite = [loss for run in named.values() for loss in run.losses if math.isfinite(loss)]
-    first = next(iter(named.values())).losses[0]
+    first = next((run.losses[0] for run in named.values() if run.losses), math.nan)
     style.log_scale(panels[1].xaxis)  # the start, at 0 seconds, is in the left panel only
     for axes, xlabel in zip(panels, ("Epochs", "Seconds of training"), strict=True):
-        style.log_scale(axes.yaxis, subs=(1, 2, 5))
         axes.set(xlabel=xlabel, ylabel="Loss on the training set")
-        axes.set(ylim=(0.8 * min(finite), 2 * first))
+        if finite and min(finite) > 0:
+            style.log_scale(axes.yaxis, subs=(1, 2, 5))
+            axes.set(ylim=(0.8 * min(finite), 2 * first))
+        elif finite:
+            style.show_whole(axes, finite)
     if any(run.lrs for run in named.values()):
         lr_histories = {name: [lr for lr, *_ in run.lrs] for name, run in named.items()}
         lengths = {name: 1 / run.updates_per_epoch for name, run in named.items()}
@@ -253,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
             zip(run.seconds, run.losses, run.held_out_losses, strict=True)
         )
     )
-    return report.save(draw(runs), CSV_HEADER, rows)
+    return report.save(partial(draw, runs), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from lab.outcome import ProgressOf, show_none
 from lab.output.main import run_main
 from lab.output.report import Column, Report, name_columns
 from lab.pictures import style
+from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.runs import MakeOptimizer, trainings_of
+from lab.training.metrics import Metric
+from lab.training.runs import trainings_of
 from lab.training.statistics import (
     describe_test,
     format_quartiles,
@@ -100,6 +102,8 @@ def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
     n_seeds = min(map(len, losses.values()), default=0)
     if len(losses) > 1 and n_seeds > 1:
         sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
+    is_positive = all(result.median[result.best] > 0 for result in sweeps.values())
+    if len(losses) > 1 and n_seeds > 1 and is_positive:
         good = {label: result.good_lrs() for label, result in sweeps.items()}
         ratios = {label: high / low for label, (low, high) in good.items()}
         widest = [label for label in ratios if ratios[label] > 0.99 * max(ratios.values())]
@@ -140,7 +144,7 @@ def flattery_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
             quartiles(result.cross_validated_losses())[1].item(),
             result.median[result.best].item(),
         )
-        if math.isfinite(honest) and honest > 1.01 * flattered:
+        if math.isfinite(honest) and honest > 1.01 * flattered > 0:
             sentences.append(
                 f"{label} would look {honest / flattered - 1:.0%} better if its rate were judged "
                 "on the seeds that chose it."
@@ -180,9 +184,12 @@ def draw_final_losses(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
             transform=axes.get_xaxis_transform(),
         )
     style.log_scale(axes.xaxis)
-    style.log_scale(axes.yaxis, subs=(1, 2, 5))
-    if lowest and highest:
-        axes.set(ylim=(0.8 * min(lowest), 3 * max(highest)))
+    if lowest and min(lowest) <= 0:
+        style.show_whole(axes, lowest + highest)
+    else:
+        style.log_scale(axes.yaxis, subs=(1, 2, 5))
+        if lowest and highest:
+            axes.set(ylim=(0.8 * min(lowest), 3 * max(highest)))
     axes.set(
         xlabel="Learning rate (×: diverged)",
         ylabel="Loss after training: held out (dashed: training set)",
@@ -197,7 +204,8 @@ def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
         steps = range(1, len(result.losses) + 1)
         name = style.legend_label(label, result.lrs[result.best])
         style.median_band(axes, steps, bands, name, colors[label], linewidth=1)
-    style.log_scale(axes.yaxis, subs=(1, 2, 5))
+    if not any((result.losses[:, result.best] < 0).any() for result in sweeps.values()):
+        style.log_scale(axes.yaxis, subs=(1, 2, 5))
     axes.set(xlabel="Steps", ylabel="Mini-batch loss at the best rate")
     if any(result.runs.lr_histories is not None for result in sweeps.values()):
         histories = {label: result.lr_history() for label, result in sweeps.items()}
@@ -227,17 +235,25 @@ def steps_in_words(result: Sweep, target: float) -> str:
 
 def good_lrs_in_words(result: Sweep) -> str:
     """Return from which rate to which one the loss is near the best."""
+    if result.diverged or result.median[result.best] <= 0:  # no loss is within a factor of it
+        return "-"
     low, high = result.good_lrs()
-    return "-" if result.diverged else f"{low:.3g} to {high:.3g}"
+    return f"{low:.3g} to {high:.3g}"
 
 
 def columns_of(
-    optimizers: Mapping[str, Spec], task: Task, has_classes: bool
+    optimizers: Mapping[str, Spec], task: Task, metric: Metric | None
 ) -> list[Column[str, Sweep]]:
     """Return the columns of the table."""
-    accuracy: Column[str, Sweep] = Column(
-        "accuracy", ">22", lambda label, result: format_quartiles(result.accuracies(), ".1%")
-    )
+    measured: list[Column[str, Sweep]] = []
+    if metric:
+        measured.append(
+            Column(
+                metric.name,
+                ">22",
+                lambda label, result: format_quartiles(result.measured(metric), metric.format),
+            )
+        )
     return [
         *name_columns(optimizers),
         Column(
@@ -255,7 +271,7 @@ def columns_of(
             ">27",
             lambda label, result: format_quartiles(result.cross_validated_losses(), ".5f"),
         ),
-        *([accuracy] if has_classes else []),
+        *measured,
         Column("good rates", ">18", lambda label, result: good_lrs_in_words(result)),
         Column(
             f"steps to {task.target:g}",
@@ -287,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         optimizers = parse_optimizers(options.optimizers, sweeping=True)
         check_optimizers(optimizers, partial(take_a_step, task, replace(training, lr=lrs[0])))
 
-    columns = columns_of(optimizers, task, training.has_classes)
+    columns = columns_of(optimizers, task, training.metric(task))
     report = Report(options.output, options.csv, columns)
     sweeps = {}
     for label, result in report.collect(
@@ -295,8 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         sweeps[label] = result
         report.row(label, result)
-    for sentence in conclusions(sweeps):
-        report.say(sentence)
+    report.conclude(partial(conclusions, sweeps))
 
     rows = (
         (label, training.lr, training.seed, *losses)
@@ -308,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
             strict=True,
         )
     )
-    return report.save(draw(sweeps), CSV_HEADER, rows)
+    return report.save(partial(draw, sweeps), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ from lab.output.main import run_main
 from lab.output.report import Column, Report, name_columns
 from lab.pictures import learning, style
 from lab.pictures.fits import fit_for
+from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.runs import MakeOptimizer, Runs, trainings_of
+from lab.training.metrics import Metric
+from lab.training.runs import Runs, trainings_of
 from lab.training.statistics import format_quartiles, quartiles, steps_to_target
 from lab.training.train import train_all
 
@@ -76,7 +78,8 @@ def draw(runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = Fals
     if not fit:
         figure, (losses,) = style.new_figure(1)
     else:
-        how = fit_for(next(iter(runs.values())).trainings[0].dataset)
+        first = next(iter(runs.values()))
+        how = fit_for(first.task, first.trainings[0])
         figure, (losses, *panels) = style.new_figure(1 + how.n_panels(len(runs)))
         how.draw(panels, runs)
     draw_losses(losses, runs)
@@ -111,22 +114,27 @@ def steps_in_words(run: Runs, target: float) -> str:
 
 
 def columns_of(
-    optimizers: Mapping[str, Spec], task: Task, n_seeds: int, has_classes: bool
+    optimizers: Mapping[str, Spec], task: Task, n_seeds: int, metric: Metric | None
 ) -> list[Column[str, Runs]]:
     """Return the columns of the table."""
     wide = ">27" if n_seeds > 1 else ">13"
-    accuracy: Column[str, Runs] = Column(
-        "accuracy",
-        ">22" if n_seeds > 1 else ">8",
-        lambda label, run: format_quartiles(run.accuracies(), ".1%"),
-    )
+    measured: list[Column[str, Runs]] = []
+    if metric:
+        width = ">22" if n_seeds > 1 else ">8"
+        measured.append(
+            Column(
+                metric.name,
+                width,
+                lambda label, run: format_quartiles(run.measured(metric), metric.format),
+            )
+        )
     return [
         *name_columns(optimizers),
         Column("loss", wide, lambda label, run: format_quartiles(run.final_losses, ".5f")),
         Column(
             "held-out loss", wide, lambda label, run: format_quartiles(run.held_out_losses, ".5f")
         ),
-        *([accuracy] if has_classes else []),
+        *measured,
         Column(
             f"steps to {task.target:g}", ">17", lambda label, run: steps_in_words(run, task.target)
         ),
@@ -158,9 +166,9 @@ def main(argv: list[str] | None = None) -> int:
         optimizers = parse_optimizers(options.optimizers, options.lr)
         check_optimizers(optimizers, partial(take_a_step, task, training))
         if options.fit or options.animate:
-            fit_for(training.dataset)
+            fit_for(task, training)
 
-    columns = columns_of(optimizers, task, options.seeds, training.has_classes)
+    columns = columns_of(optimizers, task, options.seeds, training.metric(task))
     report = Report(options.output, options.csv, columns)
     runs = {}
     for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
@@ -178,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         animations[options.animate] = lambda: learning.animate(
             draw(runs, fit=True), runs, optimizers, report.progress("animation")
         )
-    return report.save(draw(runs, options.fit), CSV_HEADER, rows, animations)
+    return report.save(partial(draw, runs, options.fit), CSV_HEADER, rows, animations)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The gradients are exact or, with --noise, stochastic, with the same draws for ev
 
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from lab.command_line.memory import BYTES_PER_STEP, check_memory
@@ -23,6 +24,7 @@ from lab.outcome import ProgressOf, keeping, show_none
 from lab.output.main import run_main
 from lab.output.report import Column, Report
 from lab.pictures.paths import animate, animate_lrs, draw, draw_gallery
+from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers
 from lab.training.descent import (
     Descent,
@@ -34,10 +36,9 @@ from lab.training.descent import (
     first_true,
     left_at,
     lowest,
-    values_in,
+    vectorized,
     window_around,
 )
-from lab.training.runs import MakeOptimizer
 
 import torch
 from matplotlib.animation import FuncAnimation
@@ -190,8 +191,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse(argv: list[str] | None) -> tuple[Namespace, dict[str, dict[str, Spec]]]:
-    """Parse the words; return the options, and the optimizers of each surface by its name."""
+def parse(
+    argv: list[str] | None,
+) -> tuple[Namespace, dict[str, Surface], dict[str, dict[str, Spec]]]:
+    """Parse the words; return the options, and by name the surfaces and their optimizers."""
     parser = make_parser()
     options = parser.parse(argv)
     gallery = options.surface == "all"
@@ -202,21 +205,22 @@ def parse(argv: list[str] | None) -> tuple[Namespace, dict[str, dict[str, Spec]]
     names = list(SURFACES) if gallery else [options.surface]
     with parser.refusing():
         check_memory(options, BYTES_PER_STEP * options.steps * len(options.optimizers))
+        surfaces = {name: vectorized(name, SURFACES[name]) for name in names}
         specs = {
             name: parse_optimizers(
-                options.optimizers, None if options.tune else options.lr or SURFACES[name].lr
+                options.optimizers, None if options.tune else options.lr or surface.lr
             )
-            for name in names
+            for name, surface in surfaces.items()
         }
-        surface = SURFACES[names[0]]
-        if not values_in(window_around(surface, options.start), surface)[2].isfinite().all():
-            raise ValueError(f"--start: {names[0]} is not finite around {options.start}")
-        formula, start = surface.formula, surface.start
+        first = surfaces[names[0]]
+        start = options.start or first.start
+        if not first.formula(torch.tensor(start, dtype=torch.float64)).isfinite():
+            raise ValueError(f"--start: {names[0]} is not finite at {start}")
         check_optimizers(
             specs[names[0]],
-            lambda spec: list(descend(formula, start, spec, torch.zeros(1, 2))),
+            lambda spec: list(descend(first.formula, first.start, spec, torch.zeros(1, 2))),
         )
-    return options, specs
+    return options, surfaces, specs
 
 
 def animations_of(
@@ -242,19 +246,20 @@ def animations_of(
 
 
 def main(argv: list[str] | None = None) -> int:
-    options, specs = parse(argv)
-    first, *others = specs
-    titles = {name: f"{name}: {SURFACES[name].lesson}" for name in specs}
+    options, surfaces, specs = parse(argv)
+    first, *others = surfaces
+    titles = {name: f"{name}: {surface.lesson}" for name, surface in surfaces.items()}
     columns = {
-        name: columns_of(SURFACES[name], optimizers, options) for name, optimizers in specs.items()
+        name: columns_of(surface, specs[name], options) for name, surface in surfaces.items()
     }
     report = Report(options.output, options.csv, columns[first], titles[first])
     runs: dict[str, dict[str, Descent]] = {}
-    for name, optimizers in specs.items():
+    for name, surface in surfaces.items():
+        optimizers = specs[name]
         if name in others:
             report.begin_table(columns[name], titles[name])
         descents = compare(
-            SURFACES[name],
+            surface,
             optimizers,
             options.start,
             options.steps,
@@ -278,9 +283,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     )
     if others:
-        return report.save(draw_gallery(runs), ("surface", *CSV_HEADER), rows)
-    figure = draw(SURFACES[first], runs[first], options.start)
-    animations = animations_of(options, SURFACES[first], runs[first], report.progress)
+        return report.save(partial(draw_gallery, surfaces, runs), ("surface", *CSV_HEADER), rows)
+    animations = animations_of(options, surfaces[first], runs[first], report.progress)
+    figure = partial(draw, surfaces[first], runs[first], options.start)
     return report.save(figure, CSV_HEADER, rows, animations)
 
 

@@ -28,9 +28,9 @@ from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.main import run_main
 from lab.output.report import Column, Report
 from lab.pictures import style
+from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.jobs import TaskJob, TaskResult
-from lab.training.runs import MakeOptimizer
 from lab.training.statistics import (
     describe_test,
     format_quartiles,
@@ -52,10 +52,10 @@ from tasks import TASKS, Task
 
 OPTIMIZERS = {
     "SGD": "SGD()",
-    "Momentum": "SGD(momentum=0.9)",
+    "Momentum 0.9": "SGD(momentum=0.9)",
     "Adagrad": "Adagrad()",
-    "RMSprop": "RMSprop()",
-    "Adam": "Adam()",
+    "RMSprop()": "RMSprop()",  # with PyTorch's own defaults; in settings.py, with the tutorial's
+    "Adam()": "Adam()",
     "AdamW": "AdamW()",
     "NAdam": "NAdam()",
 }
@@ -249,9 +249,10 @@ def defaults_in_words(table: Table) -> list[str]:
             if result.default_losses is not None
         ]
         if len(at_default) == len(column):
-            k = table.optimizers.index(label)
-            ratios = torch.stack(at_default) / table.medians[:, k]
-            costs[f"{label} (lr={column[0].default_lr:g})"] = middle(ratios).item()
+            best = table.medians[:, table.optimizers.index(label)]
+            ratios = (torch.stack(at_default) / best)[best > 0]  # of others a ratio says nothing
+            if len(ratios):
+                costs[f"{label} (lr={column[0].default_lr:g})"] = middle(ratios).item()
     if not costs:
         return []
     each = ", ".join(f"{label} {in_times(cost)}" for label, cost in costs.items())
@@ -414,7 +415,7 @@ def columns_of(
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_tasks.png")
     add_tasks(parser)
-    add_optimizers(parser, OPTIMIZERS, "SGD, Momentum 0.9, Adagrad, RMSprop, Adam, AdamW and NAdam")
+    add_optimizers(parser, OPTIMIZERS, "seven, with PyTorch's own defaults")
     add_lr_range(parser, *LR_RANGE, LR_COUNT)
     add_seeds(parser, SEEDS)
     add_jobs(parser)
@@ -445,8 +446,7 @@ def main(argv: list[str] | None = None) -> int:
 
     in_order = [Place(*words) for words in product(tasks, optimizers)]
     results = {place: collected[place] for place in in_order if place in collected}
-    for sentence in conclusions(results):
-        report.say(sentence)
+    report.conclude(partial(conclusions, results))
     rows = (
         (*place, lr, seed, final, held_out)
         for place, result in trained(results).items()
@@ -457,7 +457,7 @@ def main(argv: list[str] | None = None) -> int:
             result.sweep.seeds, *(losses.tolist() for losses in row), strict=True
         )
     )
-    return report.save(draw(results), CSV_HEADER, rows)
+    return report.save(partial(draw, results), CSV_HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import data
 from models import Net, NextLetter, SumOfWords, dense_net
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # of outputs and targets
+Loss: TypeAlias = Callable[[Any, Tensor], Tensor]  # of outputs, as the net gives them, and targets
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Task:
     `make_data(seed)` returns two data sets, each of two tensors x and y: one to train on, one held
     out. Its other arguments, if it has any, can be named on the command line: `sine(noise=0.3)`.
     `make_net()` is called right after `torch.manual_seed(seed)`. `loss(outputs, targets)` returns a
-    mean, a scalar, as those of torch.nn.functional do. Targets that are whole numbers are classes.
+    mean, a scalar, as those of torch.nn.functional do. It takes what the net returns, a tensor or
+    not. Beside it stands the accuracy, where outputs and targets have one, or what
+    `metric(outputs, targets)` returns, under its name.
     """
 
     make_data: Callable[..., data.Datasets]
@@ -30,6 +32,7 @@ class Task:
     epochs: int
     batch_size: int
     target: float = 0.0  # the training loss that counts as reached
+    metric: Callable[..., float] | None = None
     lesson: str = ""
     source: str = ""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,7 +46,15 @@ def evaluate(
 ) -> float:
     """Return the loss of `net` over the whole dataset, without dropout and the like."""
     x, y = dataset.tensors
+    with evaluating(net):
+        return loss_function(net(x), y).item()
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+    """Yield the net in `eval` mode; afterwards each of its parts is in the mode that it was in."""
+    in_training = [module for module in net.modules() if module.training]
     net.eval()
-    loss = loss_function(net(x), y).item()
-    net.train()
-    return loss
+    yield net
+    for module in in_training:
+        module.training = True

@@ -1,12 +1,22 @@
 """What all rooms share: what became of a piece of work, and how far it has come."""
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+HERE = Path(__file__).resolve().parents[1]
+PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
+OUR_NAMES = (  # of files and folders that a user's own file cannot have
+    *("data", "models", "settings", "surfaces", "tasks", "training", "tutorial"),
+    *("benchmarks", "exercises", "lab", "optimizers", "tests", "optimizer_basics"),
+)
 
 
 class Progress(Protocol):
@@ -81,8 +91,26 @@ def keeping(run: CountsSteps) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception's own message on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """Return an exception's own message on one line, and the line of a user's file it came from."""
+    return " ".join(f"{type(error).__name__}: {error}{place_of(error)}".split())
+
+
+def place_of(error: BaseException) -> str:
+    """Return the innermost line of a user's own file that an exception went through, if any."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_of_a_user(Path(frame.filename)):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return ""
+
+
+def is_of_a_user(path: Path) -> bool:
+    """Tell whether a file is none of ours, of an installed package's, or of Python's."""
+    path = path.resolve()
+    if path.is_relative_to(HERE):
+        top = path.relative_to(HERE).parts[0].removesuffix(".py")
+        return top not in OUR_NAMES and not top.startswith("compare_")
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    return path.is_file() and not installed and not path.is_relative_to(PYTHON)
 
 
 def nearest(word: str, known: list[str]) -> str:

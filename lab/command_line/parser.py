@@ -2,12 +2,14 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.command_line.types import figure_path, output_path, seed_type, style_type
+from lab.outcome import describe
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -55,8 +57,7 @@ class Parser(argparse.ArgumentParser):
             seed_type(str(options.seed + getattr(options, "seeds", 1) - 1))
         except argparse.ArgumentTypeError as error:
             self.error(f"--seed and --seeds: {error}")
-        if options.no_show:
-            matplotlib.use("agg")
+        use_a_backend(options.no_show)
         return options
 
     @contextmanager
@@ -69,3 +70,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def use_a_backend(no_show: bool) -> None:
+    """Load the backend of matplotlib now, or Agg, which draws without a screen, in its place."""
+    if no_show:
+        matplotlib.use("agg")
+        return
+    try:
+        plt.switch_backend(matplotlib.get_backend())
+    except Exception as error:  # a package that is missing, a display that does not answer
+        print(f"no window will open: {describe(error)}", file=sys.stderr)
+        plt.switch_backend("agg")

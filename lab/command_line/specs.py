@@ -4,20 +4,20 @@
 """
 
 import ast
-import importlib
 import inspect
 import math
-import sys
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lab.outcome import describe, nearest
+from lab.command_line.imports import find, under_own_defaults
+from lab.outcome import nearest
+from lab.training.adapt import lr_keyword
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
 
 import torch
@@ -79,11 +79,12 @@ class Spec:
     @property
     def has_own_lr(self) -> bool:
         """Whether its learning rate is named, or set by its schedule."""
-        return "lr" in self.keywords or set_the_lr(self.schedulers)
+        return lr_keyword(self) in self.keywords or set_the_lr(self.schedulers)
 
     def with_lr(self, lr: float) -> "Spec":
         """Return the same with this learning rate, unless it names its own."""
-        return replace(self, keywords={"lr": lr} | self.keywords)
+        keyword = lr_keyword(self) or "lr"
+        return replace(self, keywords={keyword: lr} | self.keywords)
 
 
 def parse_optimizers(
@@ -103,7 +104,9 @@ def parse_optimizers(
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
         if sweeping and spec.has_own_lr:
             names = (
-                "names its own lr" if "lr" in spec.keywords else "has a schedule that sets its lr"
+                "names its own lr"
+                if lr_keyword(spec) in spec.keywords
+                else "has a schedule that sets its lr"
             )
             raise ValueError(
                 f"{spec.label!r} {names}, but here every rate is tried; try it in "
@@ -133,11 +136,11 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
         raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
     optimizer_class = _find_class(name, torch.optim.Optimizer, TORCH_CLASSES, OPTIMIZERS)
     schedulers = tuple(_parse_scheduler(schedule, text) for schedule in schedules)
-    takes_lr = "lr" in inspect.signature(optimizer_class).parameters
-    if lr is not None and takes_lr and not set_the_lr(schedulers):
-        keywords = {"lr": lr} | keywords
-    if "lr" in keywords:
-        check_lr(keywords["lr"])
+    keyword = lr_keyword(optimizer_class)
+    if keyword and lr is not None and not set_the_lr(schedulers):
+        keywords = {keyword: lr} | keywords
+    if keyword in keywords:
+        check_lr(keywords[keyword])
     return Spec(label, name, optimizer_class, keywords, schedulers)
 
 
@@ -158,6 +161,14 @@ def _parse_scheduler(source: str, text: str) -> SchedulerSpec:
     return SchedulerSpec(name, scheduler_class, keywords)
 
 
+def parameters_of(function: object) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of what may be a function; none if it is no such thing."""
+    try:
+        return inspect.signature(function).parameters if callable(function) else {}
+    except ValueError:
+        return {}
+
+
 def parse_task(text: str) -> Task:
     """Parse `NAME[(keyword=literal, ...)]`: an entry of tasks.py, or `module.name`, a Task.
 
@@ -166,19 +177,21 @@ def parse_task(text: str) -> Task:
     name, keywords = _split_call(text, text)
     module_name, _, attribute = name.rpartition(".")
     if module_name:
-        task = _import(module_name, attribute)
+        task = find(module_name, attribute)
         if not isinstance(task, Task):
             raise ValueError(f"{name} is not a Task of tasks.py")
+        own = partial(under_own_defaults, module_name)
+        task = replace(task, make_data=own(task.make_data), make_net=own(task.make_net))
     elif name not in TASKS:
         raise ValueError(f"unknown task {name!r}{nearest(name, list(TASKS))}")
     else:
         task = TASKS[name]
-    known = list(inspect.signature(task.make_data).parameters)[1:]
+    known = list(parameters_of(task.make_data))[1:]
     for keyword in keywords:
         if keyword not in known:
             hint = nearest(keyword, known) if known else ", and no other"
             raise ValueError(f"the data of {name} have no {keyword!r}{hint}")
-    return replace(task, make_data=partial(task.make_data, **keywords))
+    return replace(task, make_data=partial(task.make_data, **keywords)) if keywords else task
 
 
 def _split_sum(source: str, text: str) -> list[str]:
@@ -219,7 +232,10 @@ def _of_a_form(text: str) -> Iterator[None]:
             warnings.simplefilter("error")  # `1or 2` and the like would print a warning
             yield
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{text!r} is not of the form NAME(keyword=value, ...)") from error
+        hint = ""
+        if re.match(r"([^(]*=)?\s*[\w/\\.-]+\.\w+", text):
+            hint = "; a file of yours is named as in Python, without folder, .py or hyphen: my_file"
+        raise ValueError(f"{text!r} is not of the form NAME(keyword=value, ...){hint}") from error
 
 
 def _find_class(
@@ -233,29 +249,11 @@ def _find_class(
         kind = "schedule" if base is LRScheduler else "optimizer"
         known = list(dict.fromkeys([*presets, *classes]))
         raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}")
-    found = _import(module_name, class_name)
+    found = find(module_name, class_name)
     if not (isinstance(found, type) and issubclass(found, base)):
         module_name = "torch.optim.lr_scheduler" if base is LRScheduler else "torch.optim"
         raise ValueError(f"{name} is not a {module_name}.{base.__name__}")
     return found
-
-
-def _import(module_name: str, name: str) -> Any:
-    """Return what a module, installed or in the working directory, has by that name."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a learner's own file may fail in any way
-        raise ValueError(f"cannot import {module_name}: {describe(error)}") from error
-    if not hasattr(module, name):
-        names = [
-            key
-            for key, value in vars(module).items()
-            if not (key.startswith("_") or isinstance(value, ModuleType))
-        ]
-        raise ValueError(f"{module_name} has no {name!r}{nearest(name, names)}")
-    return getattr(module, name)
 
 
 def check_lr(lr: Any) -> None:

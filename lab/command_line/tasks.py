@@ -1,6 +1,5 @@
 """The tasks that are named on the command line, with the options' own settings, and checked."""
 
-import inspect
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -8,8 +7,8 @@ from dataclasses import replace
 from functools import cache
 
 from lab.command_line.memory import check_memory_of_task
-from lab.command_line.specs import parse_task
-from lab.training.checks import check_task
+from lab.command_line.specs import parameters_of, parse_task
+from lab.training.checks import check_same_twice, check_task
 from lab.training.runs import Training
 
 from torch.utils.data import TensorDataset
@@ -29,16 +28,18 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         if getattr(options, key, None) is not None
     }
     task = replace(parse_task(name), **own)
-    samples = inspect.signature(task.make_data).parameters.get("samples")
+    samples = parameters_of(task.make_data).get("samples")
     if samples and isinstance(samples.default, int):
         check_memory_of_task(options, task, samples.default)  # before there are any
-    task = replace(task, make_data=data_on(getattr(options, "device", "cpu"), task.make_data))
+    device = getattr(options, "device", "cpu")
+    loaded = replace(task, make_data=data_on(device, task.make_data))
     try:
-        training = check_task(task, options.seed)
+        training = check_task(loaded, options.seed)
+        check_same_twice(task, training)
     except ValueError as error:
         raise ValueError(f"task {name}: {error}") from None
     check_memory_of_task(options, task, len(training.dataset), training)
-    return task, training
+    return loaded, training
 
 
 def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:

@@ -32,6 +32,7 @@ def missing_letters() -> Iterator[list[str]]:
     said: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", ".*is non-interactive, and thus cannot be shown")
         yield said
     if any("Glyph" in str(warning.message) for warning in caught):
         said.append("some letters are boxes: install a font that has them, as Noto Sans CJK")
@@ -70,8 +71,7 @@ def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[o
         writer.writerows(rows)
 
 
-def show_figure(figure: Figure) -> None:
-    """Open a window where there is a screen, and wait until it is closed."""
-    if figure.canvas.required_interactive_framework:
-        with missing_letters():
-            plt.show()
+def show_figures() -> None:
+    """Show the figures wherever matplotlib's backend can, and wait until they are closed."""
+    with missing_letters():  # and without the warning that a backend shows nothing
+        plt.show()

@@ -4,6 +4,7 @@ Three moments: while torch is imported, a signal ends the process; while a scrip
 KeyboardInterrupt; while results are drawn and saved, that is finished first.
 """
 
+import atexit
 import math
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None] | signal.Handlers
 
@@ -23,6 +24,7 @@ IMPATIENCE = 1.0  # seconds; two signals within them are one
 NEVER = -math.inf
 asked_at = NEVER  # when the last signal came
 waiting = False
+before: dict[int, Any] = {}  # the handlers that were there before ours
 
 
 def was_asked() -> bool:
@@ -56,16 +58,22 @@ def go_on() -> None:
     waiting = False
 
 
-def ignore() -> None:
-    """The exit status is known: let no signal disturb the way out."""
-    _handle(signal.SIG_IGN)
+def end() -> None:
+    """The exit status is known: let no signal disturb the way out of the process.
+
+    Where it goes on, as in a notebook's `%run`, signals do what they did before.
+    """
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    before.clear()
+    atexit.register(_handle, signal.SIG_IGN)
 
 
 def _handle(handler: Handler) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as in `nohup`, `&`
-                signal.signal(number, handler)
+                before.setdefault(number, signal.signal(number, handler))
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -75,7 +83,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global asked_at
-    first, before, asked_at = not was_asked(), asked_at, time.monotonic()
-    if (first and waiting) or asked_at - before < IMPATIENCE:
+    first, last, asked_at = not was_asked(), asked_at, time.monotonic()
+    if (first and waiting) or asked_at - last < IMPATIENCE:
         return
     raise KeyboardInterrupt

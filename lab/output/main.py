@@ -32,5 +32,5 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         say_error(f"error: {describe(error)}")
         silence(sys.stdout)
         status = 1
-    interruption.ignore()
+    interruption.end()
     sys.exit(status)

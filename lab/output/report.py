@@ -1,20 +1,22 @@
 """What happens to a script's results: rows as they come, and all of them saved at the end."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TextIO, TypeVar
 
-from lab.outcome import Outcome, Progress
+from lab.outcome import Outcome, Progress, describe
 from lab.output import interruption
 from lab.output.files import (
     missing_letters,
     save_animation,
     save_figure,
-    show_figure,
+    show_figures,
     write_csv,
 )
 from lab.output.progress import ERASE, is_terminal, show_progress
@@ -101,9 +103,12 @@ class Report(Generic[K, R]):
         A signal ends it with what is finished and what had begun; KeyboardInterrupt if that is
         nothing. While the caller works on a run, signals wait.
         """
+        remaining, heard = iter(runs), Overheard()
         interruption.go_on()
         try:
-            for label, run in runs:
+            while True:
+                with redirect_stdout(heard):
+                    label, run = next(remaining)
                 interruption.wait()
                 self.has_results = True
                 yield label, run
@@ -111,6 +116,8 @@ class Report(Generic[K, R]):
                     self.interrupted = True
                     return
                 interruption.go_on()
+        except StopIteration:
+            return
         except KeyboardInterrupt:
             self.interrupted = True
             if not self.has_results:
@@ -124,12 +131,28 @@ class Report(Generic[K, R]):
 
     def row(self, label: K, run: R) -> None:
         """Print the row of a run, and what else there is to know of it."""
-        cells = [column.cell(label, run) for column in self.columns]
+        cells, failures = [], []
+        for column in self.columns:
+            try:
+                cells.append(column.cell(label, run))
+            except Exception as error:  # as of a user's own metric
+                cells.append("-")
+                failures.append(f"{label}: no {column.title}: {describe(error)}")
         self.say(f"{self.layout.format(*cells)}  {run.note}".rstrip())
+        for failure in failures:
+            self.complain(failure)
         for remark in run.remarks:
             self.say(f"{label}: {remark}")
         if isinstance(run.error, Exception):
             self.status = 1
+
+    def conclude(self, sentences: Callable[[], Iterable[str]]) -> None:
+        """Print what the numbers say, a sentence a line."""
+        try:
+            for sentence in sentences():
+                self.say(sentence)
+        except Exception as error:
+            self.complain(f"cannot sum it up: {describe(error)}")
 
     def progress(self, name: object) -> Progress:
         """Return what shows on a terminal how far the work of that name has come."""
@@ -137,31 +160,33 @@ class Report(Generic[K, R]):
 
     def save(
         self,
-        figure: Figure,
+        draw: Callable[[], Figure],
         header: Sequence[str],
         rows: Iterable[Sequence[object]],
         animations: Mapping[Path, Callable[[], FuncAnimation]] | None = None,
     ) -> int:
         """Save figure and CSV, and say so; open a window; return the exit status.
 
-        `animations` maps their paths to what makes them, which a signal may end. Reports what
-        cannot be saved, and saves the rest.
+        `draw` makes the figure. `animations` maps their paths to what makes them, which a signal
+        may end. Reports what cannot be made or saved, and saves the rest.
         """
-        self._save(self.output, partial(save_figure, figure))
+        self._save(self.output, lambda path: save_figure(draw(), path))
         if self.csv:
             self._save(self.csv, partial(write_csv, header=header, rows=rows))
         interruption.go_on()
         try:
             for path, make in (animations or {}).items():
                 if not self.was_interrupted():
-                    animation = make()
-                    self._save(path, partial(save_animation, animation))
+                    self._save(path, partial(make_animation, make))
         except KeyboardInterrupt:
             self.interrupted = True
         if self.was_interrupted():
             say_error("interrupted: what had finished is saved")
             return 130
-        show_figure(figure)
+        try:
+            show_figures()
+        except Exception as error:  # as of a backend without its screen
+            self.complain(f"cannot show the figure: {describe(error)}")
         return self.status
 
     def _save(self, path: Path, save: Callable[[Path], None]) -> None:
@@ -171,10 +196,33 @@ class Report(Generic[K, R]):
             self.say("; ".join([f"saved {path}", *remarks]))
         except OSError as error:
             self.complain(f"cannot save {path}: {error.strerror or error}")
+        except Exception as error:  # what cannot be drawn
+            self.complain(f"cannot make {path}: {describe(error)}")
 
     def was_interrupted(self) -> bool:
         """Tell whether a signal ended the work, or waits to be obeyed."""
         return self.interrupted or interruption.was_asked()
+
+
+def make_animation(make: Callable[[], FuncAnimation], path: Path) -> None:
+    save_animation(make(), path)
+
+
+class Overheard(io.TextIOBase):
+    """A stream for what others print while they work: each line goes to standard error once."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip() and line not in self.seen:
+                self.seen.add(line)
+                say_error(line)
+        return len(text)
 
 
 def say_error(text: str) -> None:

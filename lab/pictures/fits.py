@@ -1,10 +1,10 @@
 """What nets have learned, drawn: a curve, decision regions, or a map, as suits the data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from lab.pictures import style
-from lab.training.runs import Runs
+from lab.training.runs import Runs, Training
 from lab.training.statistics import quartiles
 
 import numpy
@@ -13,7 +13,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor
-from torch.utils.data import TensorDataset
+
+from tasks import Task
+from training import evaluating
 
 SIZE = 100  # points a side of what is drawn of a plane
 
@@ -31,15 +33,19 @@ class Fit(Protocol):
         """Move what is drawn to other weights of the same nets."""
 
 
-def fit_for(dataset: TensorDataset) -> Fit:
-    """Return how nets that learn this data are drawn; ValueError where they cannot be."""
-    x, y = dataset.tensors
-    if x.shape[1:] == (1,) and y.shape[1:] == (1,):
-        return Curves()
-    if x.shape[1:] == (2,) and not y.is_floating_point() and y.ndim == 1:
-        return Regions()
-    if x.shape[1:] == (2,) and y.shape[1:] == (1,):
-        return Maps()
+def fit_for(task: Task, training: Training) -> Fit:
+    """Return how nets that learn a task are drawn; ValueError where they cannot be."""
+    x, y = training.dataset.tensors
+    metric = training.metric(task)
+    if x.shape[1:] == (2,) and metric and metric.classes and y.numel() == len(y):
+        return Regions(metric.classes)
+    with torch.no_grad(), evaluating(training.make_net(task)) as net:
+        outputs = net(x[:2])
+    if isinstance(outputs, Tensor) and outputs.shape == y[:2].shape and y.shape[1:] == (1,):
+        if x.shape[1:] == (1,):
+            return Curves()
+        if x.shape[1:] == (2,):
+            return Maps()
     raise ValueError(
         "--fit and --animate draw a curve of one input, or what two give: a class or a number"
     )
@@ -75,8 +81,11 @@ class Curves:
 class Regions:
     """The class that nets give to each point of the plane, a panel an optimizer.
 
-    Of several seeds it is the class of the highest mean probability.
+    Of several seeds it is the one that most nets give.
     """
+
+    def __init__(self, decide: Callable[[Tensor], Tensor]):
+        self.decide = decide  # the class that a net's outputs decide for
 
     def n_panels(self, n_runs: int) -> int:
         return n_runs
@@ -88,7 +97,7 @@ class Regions:
         first, second = x.T.cpu()
         for axes, (label, run) in zip(panels, runs.items(), strict=True):
             draw_image(axes, x, self.classes_of(run, x), alpha=0.35, **look)
-            axes.scatter(first, second, c=y.cpu(), s=3, **look)
+            axes.scatter(first, second, c=y.flatten().cpu(), s=3, **look)
             axes.set(title=label)
 
     def move(self, panels: Sequence[Axes], runs: Mapping[str, Runs]) -> None:
@@ -97,7 +106,8 @@ class Regions:
 
     def classes_of(self, run: Runs, x: Tensor) -> Tensor:
         """Return the class (SIZE²,) of each point of the plane."""
-        return predict_all(run, plane(x)).softmax(2).nanmean(0).argmax(1)
+        votes = [self.decide(outputs).reshape(-1) for outputs in predict_all(run, plane(x))]
+        return torch.stack(votes).mode(0).values
 
 
 class Maps:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from lab.outcome import Progress, no_progress
 from lab.pictures import animations, fits
-from lab.training.runs import MakeOptimizer, Runs, Training, state_of
+from lab.training.adapt import MakeOptimizer, set_mode
+from lab.training.runs import Runs, Training, state_of
 from lab.training.schedules import Schedule, schedulers_of
 
 import numpy
@@ -42,6 +43,7 @@ def weights_at(
     def state() -> dict[str, Tensor]:
         return {name: value.clone().unsqueeze(0) for name, value in state_of(net).items()}
 
+    set_mode(optimizer, "train")
     step, seen = 0, {0: state()}
     try:
         for step, loss in enumerate(train(net, optimizer, loader, task.loss, task.epochs), start=1):
@@ -65,7 +67,7 @@ def animate(
     """
     first = next(iter(runs.values()))
     task, (training,) = first.task, first.trainings
-    fit = fits.fit_for(training.dataset)
+    fit = fits.fit_for(task, training)
     losses, *panels = figure.axes[: 1 + fit.n_panels(len(runs))]
     curves = {line: numpy.asarray(line.get_xydata()) for line in losses.lines}
     steps = moments(max(len(run.losses) for run in runs.values()))
@@ -76,7 +78,10 @@ def animate(
         losses.title.set_text(f"Step {steps[number]}")
         for line, points in curves.items():
             line.set_data(*points[: steps[number]].T)
-        fit.move(panels, {k: replace(run, weights=weights[k][number]) for k, run in runs.items()})
+        fit.move(
+            panels,
+            {k: replace(run, nets=[], weights=weights[k][number]) for k, run in runs.items()},
+        )
 
     moving = [*curves, losses.title, *(artist for axes in panels for artist in fits.moving(axes))]
     return animations.animation_of(figure, moving, show, len(steps), progress)

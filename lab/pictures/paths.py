@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from surfaces import SURFACES, Point, Surface
+from surfaces import Point, Surface
 
 PathLines: TypeAlias = tuple[Line2D, Line2D]  # a path, and the dot at its end
 
@@ -26,10 +26,11 @@ MAX_FRAMES, REST_FRAMES = 100, 12  # of an animation
 def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
     """Draw the surface's contours, and its minima or its saddle."""
     x, y, z = values_in(window, surface)
-    height = z - z.min()
+    height = z - z[z.isfinite()].min()  # a place where it is undefined stays empty
     # The lines are spread over the range of heights; logarithmically where a hundredth of the
     # window lies in the lowest thousandth of it, or the floor of a valley would have no line.
-    low, high = height.quantile(0.01).item(), height.max().item()
+    finite = height[height.isfinite()]
+    low, high = finite.quantile(0.01).item(), finite.max().item()
     if low < 0.005 * high:
         levels = torch.logspace(math.log10(low), math.log10(high), 14)
     else:
@@ -95,7 +96,8 @@ def heights_in(window: Window, surface: Surface) -> tuple[float, float]:
     """Return the lowest and the highest value of the window, above the minimum if there is one."""
     floor = lowest(surface)
     *_, z = values_in(window, surface)
-    return (z.min().item(), z.max().item()) if floor is None else (0, z.max().item() - floor)
+    low, high = z[z.isfinite()].aminmax()
+    return (low.item(), high.item()) if floor is None else (0, high.item() - floor)
 
 
 def drawable_heights(run: Descent, surface: Surface, low: float, high: float) -> Tensor:
@@ -134,13 +136,16 @@ def draw_race(
     return figure, [(*pair, loss) for pair, loss in zip(paths, losses, strict=True)]
 
 
-def draw_gallery(runs: Mapping[str, Mapping[str, Descent]]) -> Figure:
+def draw_gallery(
+    surfaces: Mapping[str, Surface], runs: Mapping[str, Mapping[str, Descent]]
+) -> Figure:
     """Return a figure with one panel of paths per surface."""
     figure, panels = style.new_figure(len(runs), n_rows=2 if len(runs) > 1 else 1)
     lines: dict[str, Line2D] = {}
     for axes, (name, descents) in zip(panels, runs.items(), strict=True):
-        draw_contours(axes, SURFACES[name], SURFACES[name].window)
-        artists = draw_paths(axes, descents, SURFACES[name].window)
+        window = surfaces[name].window
+        draw_contours(axes, surfaces[name], window)
+        artists = draw_paths(axes, descents, window)
         axes.set(title=name, xlabel="", ylabel="")
         for (line, _), label in zip(artists, descents, strict=True):
             line.set_label(label)

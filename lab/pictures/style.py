@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import matplotlib.pyplot as plt
+import numpy
 from matplotlib import color_sequences, font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
@@ -23,7 +24,7 @@ PALETTE: list[Color] = [to_rgb(color) for color in color_sequences["petroff10"]]
 # The same optimizer has the same colour in every figure. Those whose curves come to lie on each
 # other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
 COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, strict=False))
-COLORS["Momentum 0.5"] = PALETTE[6]
+COLORS |= {"Momentum 0.5": PALETTE[6], "Momentum 0.9": COLORS["Momentum"]}
 
 
 def new_figure(n_panels: int = 1, n_rows: int | None = None) -> tuple[Figure, list[Axes]]:
@@ -65,11 +66,16 @@ def colors_of(labels: Iterable[str]) -> dict[str, Color]:
     Colours that belong to no optimizer are given out first.
     """
     labels = list(labels)
-    taken = {COLORS[label] for label in labels if label in COLORS}
-    free = sorted((c for c in PALETTE if c not in taken), key=list(COLORS.values()).__contains__)
-    others = [label for label in labels if label not in COLORS]
-    given = {label: (free or PALETTE)[i % len(free or PALETTE)] for i, label in enumerate(others)}
-    return {label: COLORS.get(label) or given[label] for label in labels}
+    own: dict[str, Color] = {}
+    for label in labels:
+        color = COLORS.get(label.removesuffix("()"))
+        if color and color not in own.values():
+            own[label] = color
+    free = [color for color in PALETTE if color not in own.values()] or PALETTE
+    free = sorted(free, key=list(COLORS.values()).__contains__)
+    others = [label for label in labels if label not in own]
+    given = {label: free[i % len(free)] for i, label in enumerate(others)}
+    return {label: (own | given)[label] for label in labels}
 
 
 def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
@@ -148,8 +154,14 @@ def draw_lrs(
 def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
     """Limit the axis of losses: from 0 to `top`, or as far as the highest of the ends needs.
 
-    Where the lowest end would lie flat on it, the axis is logarithmic instead.
+    Where the lowest end would lie flat on it, the axis is logarithmic instead. Losses that go below
+    zero are drawn whole.
     """
+    if any(end < 0 for end in ends):
+        show_whole(
+            axes, [value for line in axes.lines for value in numpy.asarray(line.get_ydata())]
+        )
+        return
     top = max(top, 1.2 * max(ends, default=0))
     lowest = min((end for end in ends if end > 0), default=top)
     if lowest < top / 50:
@@ -157,6 +169,15 @@ def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
         axes.set_ylim(lowest / 3, 10 * top)
     else:
         axes.set_ylim(0, top)
+
+
+def show_whole(axes: Axes, losses: Iterable[float]) -> None:
+    """Limit the axis of losses to all that are finite, on a linear scale."""
+    finite = [loss for loss in losses if abs(loss) < 1e29]
+    low, high = min(finite), max(finite)
+    room = 0.05 * (high - low or 1)
+    axes.set_yscale("linear")
+    axes.set_ylim(low - room, high + room)
 
 
 def legend(figure: Figure, lines: Sequence[Line2D]) -> None:

@@ -1,17 +1,19 @@
 """Paths down a surface: what compare_paths.py compares."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from lab.outcome import Outcome
-from lab.training.runs import MOVED_NOTHING, MakeOptimizer
+from lab.outcome import Outcome, describe
+from lab.training.adapt import MakeOptimizer, depends_on_lr, make, needs_graph, set_mode
+from lab.training.runs import MOVED_NOTHING
 from lab.training.schedules import Schedule, schedulers_of
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surfaces import Point, Surface
 
@@ -59,6 +61,40 @@ class Descent(Outcome):
             self.lr_history.append(lrs[0])
         if not (self.path[1:] != self.path[0]).any():
             self.remarks.append(MOVED_NOTHING)
+
+
+def vectorized(name: str, surface: Surface) -> Surface:
+    """Return the surface with a formula of points (..., 2), whichever way it is written.
+
+    That may also be f(x, y), or f(point) that unpacks its point. ValueError names the surface and
+    what is wrong with its formula.
+    """
+    written: Callable[..., Any] = surface.formula
+    ways: list[Formula] = [
+        written,
+        lambda points: written(points.unbind(-1)),
+        lambda points: written(*points.unbind(-1)),
+    ]
+    start = torch.tensor(surface.start, dtype=torch.float64)
+    points = (start + torch.tensor([[0.0, 0.0], [1e-3, 0.0], [0.0, 1e-3]])).requires_grad_()
+    reasons = []
+    for way in ways:
+        try:
+            values = way(points)
+            if not (isinstance(values, Tensor) and values.shape == (3,)):
+                raise ValueError("it has to return one value for each point, a tensor")
+            (gradient,) = torch.autograd.grad(values.sum(), points)
+        except Exception as error:
+            reasons.append(describe(error))
+            continue
+        if not (values[0].isfinite() and gradient[0].isfinite().all()):
+            raise ValueError(f"surface {name}: it is not finite at its start {surface.start}")
+        return surface._replace(formula=way)
+    takes_two = len(inspect.signature(written).parameters) == 2
+    raise ValueError(
+        f"surface {name}: its formula has to map points (..., 2), or x and y, to values by torch's "
+        f"functions: {reasons[2 if takes_two else 0]}"
+    )
 
 
 def first_true(condition: Tensor) -> int | None:
@@ -119,28 +155,32 @@ def descend(
     Yields after each step the points (n, 2), in float64, and the n rates that moved them; ends
     early when none of the points is finite any more.
     """
-    groups = [{} if lr is None else {"lr": lr} for lr in lrs]
-    points = torch.tensor([start] * len(groups), dtype=torch.float64)
-    rows = points.unbind()
-    optimizer = make_optimizer(
-        [{"params": [row]} | group for row, group in zip(rows, groups, strict=True)]
-    )
+    params = [nn.Parameter(torch.tensor(start, dtype=torch.float64)) for _ in lrs]
+    if len(lrs) == 1:
+        optimizer = make(make_optimizer, params, lrs[0])
+    else:
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(params, lrs, strict=True)]
+        optimizer = make(make_optimizer, groups, lrs[0])
+    set_mode(optimizer, "train")
+    graph = needs_graph(make_optimizer)
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, steps_per_epoch=1)
     for disturbance in noise:
         moved_by = [group.get("lr") for group in optimizer.param_groups]
         losses: list[Tensor] = []  # at each call of the closure
 
         def closure() -> Tensor:
-            leaf = points.clone().requires_grad_()
-            values = formula(leaf)
+            values = formula(torch.stack([*params]))
             losses.append(values.detach())
-            for row, grad in zip(rows, *torch.autograd.grad(values.sum(), leaf), strict=True):
-                row.grad = grad + disturbance
+            grads = torch.autograd.grad(values.sum(), params, create_graph=graph)
+            for param, grad in zip(params, grads, strict=True):
+                param.grad = grad + disturbance
             return values.detach().sum()
 
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float
+        step: Callable[..., object] = optimizer.step
+        step(closure)
         schedule.step(losses[0] if losses else math.nan)
-        yield points.clone(), moved_by
+        points = torch.stack([*params]).detach()
+        yield points, moved_by
         if not points.isfinite().all(1).any():
             return
 
@@ -158,14 +198,27 @@ def paths_at(
     """
     points = torch.full((len(noise) + 1, len(lrs), 2), math.nan, dtype=torch.float64)
     points[0] = torch.tensor(start, dtype=torch.float64)
+    if len(lrs) > 1 and not depends_on_lr(make_optimizer, in_group=True):
+        return one_by_one(formula, start, make_optimizer, noise, lrs)
     try:
         for step, (now, _) in enumerate(descend(formula, start, make_optimizer, noise, lrs), 1):
             points[step] = now
     except Exception:  # whatever an optimizer may raise
         if len(lrs) > 1:
-            each = [paths_at(formula, start, make_optimizer, noise, [lr]) for lr in lrs]
-            return torch.cat(each, dim=1)
+            return one_by_one(formula, start, make_optimizer, noise, lrs)
     return points
+
+
+def one_by_one(
+    formula: Formula,
+    start: Point,
+    make_optimizer: MakeOptimizer,
+    noise: Tensor,
+    lrs: Sequence[float | None],
+) -> Tensor:
+    """Return the paths (steps + 1, rates, 2), each descended alone."""
+    each = [paths_at(formula, start, make_optimizer, noise, [lr]) for lr in lrs]
+    return torch.cat(each, dim=1)
 
 
 def best_lr(surface: Surface, start: Point, make_optimizer: MakeOptimizer, noise: Tensor) -> float:

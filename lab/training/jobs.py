@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lab.outcome import Outcome, describe
-from lab.training.runs import MakeOptimizer, Runs, trainings_of
+from lab.training.adapt import MakeOptimizer
+from lab.training.runs import Runs, trainings_of
 from lab.training.sweeps import Sweep, SweepSummary, sweep
 from lab.training.train import train_all
 

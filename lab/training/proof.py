@@ -1,9 +1,11 @@
 """The proof, while a stack trains, that each of its nets trains as it would alone."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.training.runs import MakeOptimizer, Training
+from lab.training.adapt import MakeOptimizer, set_mode
+from lab.training.runs import Training
 from lab.training.schedules import Schedule, schedulers_of
 
 import torch
@@ -47,6 +49,7 @@ class Shadow:
         self.net = training.make_net(task)
         self.params = list(self.net.parameters())
         self.optimizer = training.make_optimizer(make_optimizer, self.net)
+        set_mode(self.optimizer, "train")
         steps_per_epoch = math.ceil(len(self.training.dataset) / task.batch_size)
         self.schedule = Schedule(schedulers_of(make_optimizer), self.optimizer, steps_per_epoch)
         self.first_weights = parameters_to_vector(self.params).detach()
@@ -90,7 +93,8 @@ class Shadow:
 
         if not self.is_alive:
             return
-        returned: object = self.optimizer.step(closure)  # type: ignore[arg-type]  # torch: a float
+        step: Callable[..., object] = self.optimizer.step
+        returned = step(closure)
         if returned is not self.grad or calls != 1:
             raise Unlike("alone, a step calls its closure otherwise")
         self.schedule.step(self.loss)

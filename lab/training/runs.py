@@ -1,11 +1,13 @@
 """What goes into a training, and what comes out of many: Training and Runs."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lab.outcome import Outcome
+from lab.training.adapt import MakeOptimizer, make
+from lab.training.metrics import Metric, metric_of
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
 from tasks import Task
-
-# Makes an optimizer from a net's parameters, or from param groups, as those of torch.optim do.
-MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+from training import evaluating
 
 MOVED_NOTHING = (
     "its steps moved nothing; a step has to change the parameters in place, "
@@ -36,21 +36,21 @@ class Training:
     held_out: TensorDataset
     lr: float | None = None
 
-    @property
-    def has_classes(self) -> bool:
-        """Whether the targets are classes, and not numbers."""
-        return not self.dataset.tensors[1].is_floating_point()
-
     def make_net(self, task: Task) -> nn.Module:
         """Return the net with its first weights."""
         torch.manual_seed(self.seed)
         return task.make_net().to(self.dataset.tensors[0].device)
 
+    @torch.no_grad()
+    def metric(self, task: Task) -> Metric | None:
+        """Return what stands beside the loss, if anything does: see `metric_of`."""
+        x, y = (tensor[:1000] for tensor in self.dataset.tensors)
+        with evaluating(self.make_net(task)) as net:
+            return metric_of(task, net(x), y)
+
     def make_optimizer(self, make_optimizer: MakeOptimizer, net: nn.Module) -> Optimizer:
         """Return the net's optimizer, with the lr of this training."""
-        if self.lr is None:
-            return make_optimizer(net.parameters())
-        return make_optimizer([{"params": list(net.parameters()), "lr": self.lr}])
+        return make(make_optimizer, list(net.parameters()), self.lr)
 
 
 def trainings_of(
@@ -78,6 +78,7 @@ class Runs(Outcome):
     steps_per_epoch: int
     lr: float | None  # that the first training was given; None if the optimizer has none
     lr_histories: Tensor | None = None  # (steps, trainings), at each step; None without a schedule
+    nets: list[nn.Module] = field(default_factory=list)  # as trained in turn; none of a stack
     stacked: bool = False  # all at once, or in turn
     seconds: float = 0.0
 
@@ -100,8 +101,7 @@ class Runs(Outcome):
 
         A last step that leaves weights whose loss is not finite counts as one more.
         """
-        infinite = torch.cat([self.losses, self.final_losses.to(self.losses).unsqueeze(0)])
-        infinite = ~infinite.isfinite()
+        infinite = torch.cat([~self.losses.isfinite(), self.final_losses.isinf().unsqueeze(0)])
         return (infinite.int().argmax(0)[infinite.any(0)] + 1).tolist()
 
     @property
@@ -115,6 +115,8 @@ class Runs(Outcome):
 
     def net(self, k: int) -> nn.Module:
         """Return the k-th net, as trained."""
+        if self.nets:
+            return self.nets[k]
         net = self.trainings[k].make_net(self.task)
         with torch.no_grad():
             for name, tensor in state_of(net).items():
@@ -122,17 +124,19 @@ class Runs(Outcome):
         return net
 
     @torch.no_grad()
-    def predict(self, x: Tensor, k: int) -> Tensor:
+    def predict(self, x: Tensor, k: int) -> Any:
         """Return the outputs of the k-th net for inputs x."""
-        return self.net(k).eval()(x)
+        with evaluating(self.net(k)) as net:
+            return net(x)
 
-    def accuracies(self, numbers: Iterable[int] | None = None) -> Tensor:
-        """Return the share of the held-out set that these nets, by default all, classify right."""
-        right = []
+    @torch.no_grad()
+    def measured(self, metric: Metric, numbers: Iterable[int] | None = None) -> Tensor:
+        """Return the metric over the held-out set of each of these nets, by default of all."""
+        values = []
         for k in range(len(self.trainings)) if numbers is None else numbers:
             x, y = self.trainings[k].held_out.tensors
-            right.append((self.predict(x, k).argmax(1) == y).double().mean().item())
-        return torch.tensor(right)
+            values.append(metric.value(self.predict(x, k), y))
+        return torch.tensor(values)
 
 
 def state_of(net: nn.Module) -> dict[str, Tensor]:
@@ -146,6 +150,7 @@ def joined(one: Runs, other: Runs) -> Runs:
     """Return the runs of both, in ascending order of their learning rates."""
     trainings = one.trainings + other.trainings
     order = sorted(range(len(trainings)), key=lambda k: trainings[k].lr or 0)
+    nets = one.nets + other.nets
     columns = [*one.losses.unbind(1), *other.losses.unbind(1)]
     lr_histories = side_by_side([one.lr_histories, other.lr_histories])
     return replace(
@@ -156,6 +161,7 @@ def joined(one: Runs, other: Runs) -> Runs:
         final_losses=torch.cat([one.final_losses, other.final_losses])[order],
         held_out_losses=torch.cat([one.held_out_losses, other.held_out_losses])[order],
         weights={k: torch.cat([one.weights[k], other.weights[k]])[order] for k in one.weights},
+        nets=[nets[k] for k in order] if len(nets) == len(trainings) else [],
         stacked=one.stacked and other.stacked,
         seconds=one.seconds + other.seconds,
         remarks=one.remarks or other.remarks,

@@ -65,18 +65,21 @@ class Schedule:
                     if is_end or isinstance(scheduler, EACH_STEP):
                         scheduler.step()
                 elif is_end:
-                    scheduler.step(mean_of(self.losses)[group])
+                    means = mean_of(self.losses)  # one for all groups, or each group's own
+                    scheduler.step(means[group % len(means)])
         if is_end:
             self.losses.clear()
 
     def lr_histories(self, sizes: Sequence[int]) -> Tensor | None:
         """Return each net's lr at each step (steps, nets); None without a scheduler.
 
-        `sizes` are the numbers of nets in the param groups.
+        `sizes` are the numbers of nets in the param groups. An optimizer of one net may have more
+        groups: the first one's lr stands for all.
         """
         if not self.schedulers:
             return None
-        lrs = torch.tensor(self.lrs, dtype=torch.float64).reshape(-1, len(sizes))
+        groups = [lrs[: len(sizes)] for lrs in self.lrs]
+        lrs = torch.tensor(groups, dtype=torch.float64).reshape(-1, len(sizes))
         return lrs.repeat_interleave(torch.tensor(sizes), 1)
 
 

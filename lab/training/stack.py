@@ -1,15 +1,16 @@
 """Many nets trained at once, as one stack."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 from lab.outcome import Outcome, Progress
+from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
 from lab.training.machine import keep_memory, threads_for
 from lab.training.proof import Shadow, Unlike
-from lab.training.runs import MOVED_NOTHING, MakeOptimizer, Runs, Training
+from lab.training.runs import MOVED_NOTHING, Runs, Training
 from lab.training.schedules import Schedule, schedulers_of
 from lab.training.statistics import infinite_where_diverged
 
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from data import make_loader
 from tasks import Task
+from training import evaluating
 
 
 class Stack:
@@ -125,14 +127,13 @@ class Stack:
         size = max(1, 50_000 // data[0].shape[1])  # in parts, or many nets would fill the memory
         # Allocate the result once: small tensors kept between large temporaries fragment memory.
         losses = self.matrix.new_empty(len(self.matrix))
-        self.net.eval()
-        for first in range(0, len(self.matrix), size):
-            part = slice(first, first + size)
-            weights = {name: value[part] for name, value in self.weights.items()}
-            buffers = {name: value[part] for name, value in self.buffers.items()}
-            x, y = (tensor[self.seed_of[part]] for tensor in data)
-            losses[part] = self.losses_of_each(weights, buffers, x, y)
-        self.net.train()
+        with evaluating(self.net):
+            for first in range(0, len(self.matrix), size):
+                part = slice(first, first + size)
+                weights = {name: value[part] for name, value in self.weights.items()}
+                buffers = {name: value[part] for name, value in self.buffers.items()}
+                x, y = (tensor[self.seed_of[part]] for tensor in data)
+                losses[part] = self.losses_of_each(weights, buffers, x, y)
         return losses
 
 
@@ -159,7 +160,8 @@ def train_stack(
     # expose what treats those otherwise, as clipping does.
     numbers = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
     shadows = [Shadow(task, trainings[k], k, make_optimizer) for k in numbers]
-    optimizer = make_optimizer(stack.groups)
+    optimizer = make(make_optimizer, stack.groups, trainings[0].lr)
+    set_mode(optimizer, "train")
     lr = optimizer.param_groups[0].get("lr")
     loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)
     schedule = Schedule(schedulers, optimizer, len(loader))
@@ -172,6 +174,8 @@ def train_stack(
                 losses[done] = row
                 done += 1
                 schedule.step(row)
+            for every in (optimizer, *(shadow.optimizer for shadow in shadows)):
+                set_mode(every, "eval")
         except KeyboardInterrupt as error:
             outcome.stop(error, done + 1)
         final_losses, held_out_losses = (stack.evaluate(d) for d in (stack.data, stack.held_out))
@@ -231,7 +235,8 @@ def train_together(
                 totals.append(losses.sum())
                 return totals[-1]
 
-            returned: object = optimizer.step(closure)  # type: ignore[arg-type]  # torch: a float
+            step: Callable[..., object] = optimizer.step
+            returned = step(closure)
             if len(totals) != 1 or returned is not totals[0]:
                 raise Unlike("a step has to call its closure once and return what that returns")
             for shadow in shadows:

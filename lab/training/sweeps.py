@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lab.outcome import Outcome, Progress, no_progress
-from lab.training.runs import MakeOptimizer, Runs, Training, joined
+from lab.training.adapt import MakeOptimizer
+from lab.training.metrics import Metric
+from lab.training.runs import Runs, Training, joined
 from lab.training.statistics import quartiles
 from lab.training.train import train_all
 
@@ -135,9 +137,9 @@ class Sweep(SweepSummary, Outcome):
         n_seeds = self.losses.shape[2]
         return self.kept[self.best * n_seeds :][:n_seeds]
 
-    def accuracies(self) -> Tensor:
-        """Return the held-out accuracies (seeds,) at the best lr."""
-        return self.runs.accuracies(self.numbers_at_best())
+    def measured(self, metric: Metric) -> Tensor:
+        """Return the metric over the held-out set (seeds,) at the best lr."""
+        return self.runs.measured(metric, self.numbers_at_best())
 
     def lr_history(self) -> list[float]:
         """Return the learning rate at each step, where it starts from the best one."""

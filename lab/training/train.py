@@ -6,29 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lab.outcome import Outcome, Progress, describe, no_progress
+from lab.training.adapt import MakeOptimizer, lr_keyword, set_mode
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
+from lab.training.plain_loop import loop_is_plain
 from lab.training.proof import Unlike
-from lab.training.runs import (
-    MOVED_NOTHING,
-    MakeOptimizer,
-    Runs,
-    Training,
-    side_by_side,
-    state_of,
-)
+from lab.training.runs import MOVED_NOTHING, Runs, Training, side_by_side, state_of
 from lab.training.schedules import Schedule, schedulers_of
 from lab.training.stack import train_stack
-from lab.training.statistics import infinite_where_diverged
 
 import torch
 from torch import nn
-from torch.nn.utils import parameters_to_vector
 from torch.nn.utils.rnn import pad_sequence
 
 from data import make_loader
 from tasks import Task
 from training import evaluate, train
 
+NO_LR = "its constructor names no lr: it trains at a learning rate of its own"
 IN_TURN = "trained net by net, as a stack of nets would not train like each alone"
 
 
@@ -46,13 +40,30 @@ def train_all(
     start = time.perf_counter()
     runs, reason = None, ""
     if len(trainings) > 1:
-        runs, reason = try_stack(task, trainings, make_optimizer, progress)
+        reason = why_in_turn(task, trainings[0])
+        if not reason:
+            runs, reason = try_stack(task, trainings, make_optimizer, progress)
     if runs is None:
         runs = train_in_turn(task, trainings, make_optimizer, progress)
         if reason and not runs.error:
             runs.remarks.append(f"{IN_TURN} ({reason})")
+    if hasattr(make_optimizer, "optimizer_class") and lr_keyword(make_optimizer) is None:
+        runs.remarks.append(NO_LR)
     runs.seconds = time.perf_counter() - start
     return runs
+
+
+def why_in_turn(task: Task, training: Training) -> str:
+    """Return why such nets cannot be a stack, if that is known before."""
+    if not loop_is_plain():
+        return "the loop of training.py is not the one that a stack has"
+    net = training.make_net(task)
+    net.train()
+    x, y = training.dataset[: task.batch_size]
+    task.loss(net(x), y).backward()
+    if any(param.grad is None for param in net.parameters()):
+        return "some of its parameters get no gradient"
+    return ""
 
 
 def try_stack(
@@ -93,7 +104,7 @@ def train_in_turn(
     complete = [net for net in nets if not net.error] or nets
     states = [state_of(net.net) for net in complete]
     final_losses, held_out_losses = (
-        infinite_where_diverged(torch.tensor(losses, dtype=torch.float64))
+        torch.tensor(losses, dtype=torch.float64)
         for losses in zip(*((net.final_loss, net.held_out_loss) for net in complete), strict=True)
     )
     return Runs(
@@ -106,6 +117,7 @@ def train_in_turn(
         final_losses=final_losses,
         held_out_losses=held_out_losses,
         weights={name: torch.stack([state[name] for state in states]) for name in states[0]},
+        nets=[net.net for net in complete],
         steps_per_epoch=last.schedule.steps_per_epoch,
         lr=complete[0].lr,
         lr_histories=side_by_side([net.schedule.lr_histories([1]) for net in complete]),
@@ -123,7 +135,7 @@ class TrainedNet(Outcome):
     lr: float | None
     schedule: Schedule
     losses: list[float] = field(default_factory=list)
-    final_loss: float = math.nan  # it stays so where the training diverged
+    final_loss: float = math.nan  # infinite where the training diverged, nan where it is unknown
     held_out_loss: float = math.nan
     moved: bool = False
 
@@ -137,16 +149,29 @@ def train_one(
     loader = make_loader(training.dataset, task.batch_size)
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
     run = TrainedNet(net, optimizer.param_groups[0].get("lr"), schedule)
-    start = parameters_to_vector(net.parameters()).detach()
+    start = [param.detach().clone() for param in net.parameters()]
+    set_mode(optimizer, "train")
     steps = train(net, optimizer, loader, task.loss, task.epochs)
     try:
         for loss in progress(steps, task.epochs * len(loader)):
             run.losses.append(loss)
             schedule.step(loss)
+        set_mode(optimizer, "eval")
     except (Exception, KeyboardInterrupt) as error:
         run.stop(error, len(run.losses) + 1)
-    if all(map(math.isfinite, run.losses[-1:])):
-        run.final_loss = evaluate(net, training.dataset, task.loss)
-        run.held_out_loss = evaluate(net, training.held_out, task.loss)
-    run.moved = not torch.equal(start, parameters_to_vector(net.parameters()))
+    run.moved = not all(torch.equal(a, b) for a, b in zip(start, net.parameters(), strict=True))
+    try:
+        if all(map(math.isfinite, run.losses[-1:])):
+            run.final_loss = finite_or_infinite(evaluate(net, training.dataset, task.loss))
+            run.held_out_loss = finite_or_infinite(evaluate(net, training.held_out, task.loss))
+        else:
+            run.final_loss = run.held_out_loss = math.inf
+    except Exception as error:  # as where the whole data set does not fit into the memory
+        run.error = run.error or error
+        run.stopped = run.stopped or f"its loss after training failed: {describe(error)}"
     return run
+
+
+def finite_or_infinite(loss: float) -> float:
+    """Return the loss, or infinity where it is not finite."""
+    return loss if math.isfinite(loss) else math.inf

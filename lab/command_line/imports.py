@@ -1,0 +1,149 @@
+"""How a user's own file is imported: nobody else's numbers change, and an error is one line."""
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import io
+import random
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+from lab.outcome import HERE, OUR_NAMES, describe, is_of_a_user, nearest, place_of
+
+import numpy
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Defaults = tuple[torch.dtype, torch.device]
+defaults_of: dict[str, Defaults] = {}  # that a module has set for itself
+versions: dict[str, tuple[int, int]] = {}  # of the files that were imported: time and size
+
+
+def find(module_name: str, name: str) -> Any:
+    """Return what a module, installed or in the working directory, has by that name.
+
+    ValueError says in a line why it cannot be had.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    module = import_anew(module_name)
+    if not hasattr(module, name):
+        hint = "; write the name of the file without .py" if name == "py" else ""
+        names = [
+            key
+            for key, value in vars(module).items()
+            if not (key.startswith("_") or isinstance(value, ModuleType))
+        ]
+        raise ValueError(f"{module_name} has no {name!r}{hint or nearest(name, names)}")
+    return getattr(module, name)
+
+
+def import_anew(module_name: str) -> ModuleType:
+    """Import a module; once more if its file has changed, as in a notebook."""
+    refuse_our_names(module_name)
+    shown = io.StringIO()
+    try:
+        with as_if_alone(module_name), contextlib.redirect_stderr(shown):
+            importlib.invalidate_caches()
+            module = importlib.import_module(module_name)
+            version = version_of(module)
+            if version and versions.get(module_name, version) != version:
+                module = importlib.reload(module)
+    except SystemExit as stop:
+        why = shown.getvalue().strip().rpartition("\n")[2] or "it calls exit()"
+        raise ValueError(f"cannot import {module_name}: {why}{place_of(stop)}") from stop
+    except Exception as error:  # a learner's own file may fail in any way
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and ".py" in module_name:
+            hint = "; write the name of the file without .py"
+        raise ValueError(f"cannot import {module_name}: {describe(error)}{hint}") from error
+    if version:
+        versions[module_name] = version
+    return module
+
+
+@contextlib.contextmanager
+def as_if_alone(module_name: str) -> Iterator[None]:
+    """Import in the block as if nothing had run before, and leave all as it was.
+
+    So what a file draws at random does not depend on the process, and the defaults of dtype and
+    device that it sets are its own: see `under_own_defaults`.
+    """
+    before = torch.get_default_dtype(), torch.get_default_device()
+    states = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        numpy.random.seed(0)
+        try:
+            yield
+            after = torch.get_default_dtype(), torch.get_default_device()
+            if after != before:
+                defaults_of[module_name] = after
+        finally:
+            random.setstate(states[0])
+            numpy.random.set_state(states[1])
+            use_defaults(before)
+
+
+def use_defaults(defaults: Defaults) -> None:
+    dtype, device = defaults
+    torch.set_default_dtype(dtype)
+    if torch.get_default_device() != device:
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def under_own_defaults(module_name: str, function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function of a module that runs under the defaults which the module has set."""
+    if module_name not in defaults_of:
+        return function
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        before = torch.get_default_dtype(), torch.get_default_device()
+        use_defaults(defaults_of[module_name])
+        try:
+            return function(*args, **kwargs)
+        finally:
+            use_defaults(before)
+
+    return run
+
+
+def version_of(module: ModuleType) -> tuple[int, int] | None:
+    """Return what changes with a user's file; None for what is ours or installed."""
+    file = Path(getattr(module, "__file__", None) or "")
+    if not is_of_a_user(file):
+        return None
+    return file.stat().st_mtime_ns, file.stat().st_size
+
+
+def refuse_our_names(module_name: str) -> None:
+    """Refuse a file that imports a neighbour whose name is one of ours: it would get ours."""
+    path = Path(*module_name.split(".")).with_suffix(".py")
+    if Path.cwd().resolve() == HERE or not path.is_file():
+        return
+    taken = {name for name in OUR_NAMES if Path(f"{name}.py").exists()}
+    if path.stem in taken:
+        raise ValueError(f"{path} has a name of this repository's: call it otherwise")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # the import will tell
+        return
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in names:
+            if name in taken:
+                raise ValueError(
+                    f"{path} imports {name}, and {name}.py beside it has the name of a file of "
+                    "this repository's, which comes first: call it otherwise"
+                )
