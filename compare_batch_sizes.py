@@ -20,7 +20,7 @@ from lab.output.main import run_main
 from lab.output.report import Column, Report
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer, make, set_mode
-from lab.training.checks import check_optimizers, take_a_step
+from lab.training.checks import check_last_batch, check_optimizers, take_a_step
 from lab.training.runs import Training, trainings_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -241,6 +241,11 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"--batch-sizes names one twice, of {n_samples} samples: {batch_sizes}"
             )
+        for size in batch_sizes:
+            try:
+                check_last_batch(replace(task, batch_size=size), training)
+            except ValueError as error:
+                raise ValueError(f"--batch-sizes {size}: {error}") from error
         optimizer = parse_optimizer(options.optimizer, options.lr)
         smallest = replace(task, batch_size=min(batch_sizes))
         check_optimizers({optimizer.label: optimizer}, partial(take_a_step, smallest, training))

@@ -186,7 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         animations[options.animate] = lambda: learning.animate(
             draw(runs, fit=True), runs, optimizers, report.progress("animation")
         )
-    return report.save(partial(draw, runs, options.fit), CSV_HEADER, rows, animations)
+    figure, less = partial(draw, runs, options.fit), partial(draw, runs)
+    return report.save(figure, CSV_HEADER, rows, animations, draw_less=less)
 
 
 if __name__ == "__main__":

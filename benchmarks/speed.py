@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
-from lab.training.train import train_all
-from lab.training.sweeps import learning_rates
 from lab.training.runs import trainings_of
+from lab.training.sweeps import learning_rates
+from lab.training.train import train_all
 
 import torch
 from torch.utils.data import DataLoader

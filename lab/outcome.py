@@ -1,10 +1,12 @@
 """What all rooms share: what became of a piece of work, and how far it has come."""
 
 import difflib
+import io
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -90,8 +92,52 @@ def keeping(run: CountsSteps) -> Iterator[None]:
         run.stop(error, run.steps + 1)
 
 
+class RaisedError(Exception):
+    """Stands for what a user's code raised that is no Exception, as SystemExit, its cause."""
+
+
+@contextmanager
+def as_exceptions() -> Iterator[None]:
+    """Raise RaisedError in place of what is no Exception, but for Ctrl-C."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise RaisedError from error
+
+
+class Overheard(io.TextIOBase):
+    """A stream for what others print while they work: each line goes to standard error once."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip() and line not in self.seen and sys.stderr is not None:
+                self.seen.add(line)
+                print(line, file=sys.stderr)
+        return len(text)
+
+
+overheard = Overheard()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep what a user's code prints out of the table."""
+    with redirect_stdout(overheard):
+        yield
+
+
 def describe(error: BaseException) -> str:
     """Return an exception's own message on one line, and the line of a user's file it came from."""
+    if isinstance(error, RaisedError) and error.__cause__:
+        error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}{place_of(error)}".split())
 
 

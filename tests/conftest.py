@@ -1,5 +1,6 @@
 """What the tests of the scripts share."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tasks import Task
 
+pytest.register_assert_rewrite("small_files")
 settings.register_profile("no clock", parent=settings.default, deadline=None)
 settings.load_profile("no clock")
 
@@ -59,6 +61,31 @@ def homework(workdir, monkeypatch):
 
     yield write
     sys.modules.pop("homework", None)
+
+
+@pytest.fixture
+def small_file(workdir, monkeypatch):
+    """Write a user's file into the working directory; what it does to this process is undone.
+
+    Figures are drawn, but not rendered, which would take most of the time.
+    """
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(
+        plt.Figure, "savefig", lambda self, path, **style: Path(path).write_bytes(b"\x89PNG")
+    )
+    before, dtype = set(sys.modules), torch.get_default_dtype()
+
+    def write(source, name="b"):
+        Path(f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+
+    yield write
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(None)
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None)
+        if path and Path(path).is_relative_to(workdir):
+            del sys.modules[name]
 
 
 def exit_status(main, words):

@@ -1,11 +1,11 @@
 """The data set by its seed, and its mini-batches by the ordinary DataLoader's."""
 
-from data import make_loader, parabola
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
+
+from data import make_loader, parabola
 
 
 def numbered(n_samples):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer
 from lab.training.checks import check_task
-from data import make_loader
 from lab.training.runs import trainings_of
 from lab.training.sweeps import Sweep
 from lab.training.train import train_all
@@ -18,6 +17,7 @@ from conftest import textbook_training
 from torch.nn.functional import cross_entropy
 
 import compare_optimizers
+from data import make_loader
 from tasks import TASKS, sparse_words
 from training import train
 

@@ -13,7 +13,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
-from lab.outcome import HERE, OUR_NAMES, describe, is_of_a_user, nearest, place_of
+from lab.outcome import (
+    HERE,
+    OUR_NAMES,
+    RaisedError,
+    as_exceptions,
+    describe,
+    hushed,
+    is_of_a_user,
+    nearest,
+    place_of,
+)
 
 import numpy
 import torch
@@ -26,22 +36,41 @@ defaults_of: dict[str, Defaults] = {}  # that a module has set for itself
 versions: dict[str, tuple[int, int]] = {}  # of the files that were imported: time and size
 
 
+def hint_at_file(name: str) -> str:
+    """Return what to write, where a name is that of a file, or the file has no name for Python."""
+    head, _, attribute = name.rpartition(".")
+    module_name = head.removesuffix(".py").replace("\\", "/").rpartition("/")[2]
+    if module_name and attribute.isidentifier():
+        if not all(part.isidentifier() for part in module_name.split(".")):
+            return f"; Python cannot import {module_name}.py by that name: rename it, as my_file.py"
+        if f"{module_name}.{attribute}" != name:
+            example = "NAME" if attribute == "py" else attribute
+            return f"; write {module_name}.{example}, without folder and .py"
+    return ""
+
+
 def find(module_name: str, name: str) -> Any:
     """Return what a module, installed or in the working directory, has by that name.
 
     ValueError says in a line why it cannot be had.
     """
+    if ".py." in f"{module_name}.":
+        raise ValueError(
+            f"{module_name}.{name} is not a name{hint_at_file(f'{module_name}.{name}')}"
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     module = import_anew(module_name)
     if not hasattr(module, name):
-        hint = "; write the name of the file without .py" if name == "py" else ""
         names = [
             key
             for key, value in vars(module).items()
             if not (key.startswith("_") or isinstance(value, ModuleType))
         ]
-        raise ValueError(f"{module_name} has no {name!r}{hint or nearest(name, names)}")
+        hint = nearest(name, names)
+        if name == "py" and names:
+            hint = f"; write {module_name}.{names[-1]}, without .py"
+        raise ValueError(f"{module_name} has no {name!r}{hint}")
     return getattr(module, name)
 
 
@@ -50,20 +79,21 @@ def import_anew(module_name: str) -> ModuleType:
     refuse_our_names(module_name)
     shown = io.StringIO()
     try:
-        with as_if_alone(module_name), contextlib.redirect_stderr(shown):
+        was_there = module_name in sys.modules
+        with as_if_alone(module_name), hushed(), contextlib.redirect_stderr(shown), as_exceptions():
             importlib.invalidate_caches()
             module = importlib.import_module(module_name)
             version = version_of(module)
-            if version and versions.get(module_name, version) != version:
+            if was_there and version and versions.get(module_name, version) != version:
                 module = importlib.reload(module)
-    except SystemExit as stop:
-        why = shown.getvalue().strip().rpartition("\n")[2] or "it calls exit()"
-        raise ValueError(f"cannot import {module_name}: {why}{place_of(stop)}") from stop
+    except RaisedError as error:
+        why = describe(error)
+        if isinstance(error.__cause__, SystemExit):  # after a message of its own, as argparse's
+            said = shown.getvalue().strip().rpartition("\n")[2] or "it calls exit()"
+            why = f"{said}{place_of(error.__cause__)}"
+        raise ValueError(f"cannot import {module_name}: {why}") from error
     except Exception as error:  # a learner's own file may fail in any way
-        hint = ""
-        if isinstance(error, ModuleNotFoundError) and ".py" in module_name:
-            hint = "; write the name of the file without .py"
-        raise ValueError(f"cannot import {module_name}: {describe(error)}{hint}") from error
+        raise ValueError(f"cannot import {module_name}: {describe(error)}") from error
     if version:
         versions[module_name] = version
     return module
@@ -76,6 +106,8 @@ def as_if_alone(module_name: str) -> Iterator[None]:
     So what a file draws at random does not depend on the process, and the defaults of dtype and
     device that it sets are its own: see `under_own_defaults`.
     """
+    if module_name not in sys.modules:
+        defaults_of.pop(module_name, None)
     before = torch.get_default_dtype(), torch.get_default_device()
     states = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.command_line.types import figure_path, output_path, seed_type, style_type
-from lab.outcome import describe
+from lab.outcome import describe, overheard
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
         """Parse the words, and refuse what their types cannot see."""
         options = self.parse_args(argv)
+        overheard.seen.clear()
         if options.style:
             plt.style.use(options.style)
         paths = [path for path in vars(options).values() if isinstance(path, Path)]

@@ -6,7 +6,6 @@
 import ast
 import inspect
 import math
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lab.command_line.imports import find, under_own_defaults
+from lab.command_line.imports import find, hint_at_file, under_own_defaults
 from lab.outcome import nearest
 from lab.training.adapt import lr_keyword
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
@@ -232,9 +231,7 @@ def _of_a_form(text: str) -> Iterator[None]:
             warnings.simplefilter("error")  # `1or 2` and the like would print a warning
             yield
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        hint = ""
-        if re.match(r"([^(]*=)?\s*[\w/\\.-]+\.\w+", text):
-            hint = "; a file of yours is named as in Python, without folder, .py or hyphen: my_file"
+        hint = hint_at_file(text.partition("(")[0].rpartition("=")[2].strip())
         raise ValueError(f"{text!r} is not of the form NAME(keyword=value, ...){hint}") from error
 
 

@@ -2,13 +2,15 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
 from lab.command_line.memory import check_memory_of_task
 from lab.command_line.specs import parameters_of, parse_task
-from lab.training.checks import check_same_twice, check_task
+from lab.outcome import hushed
+from lab.training.checks import MAX_SAMPLES, check_fields, check_same_twice, check_task
 from lab.training.runs import Training
 
 from torch.utils.data import TensorDataset
@@ -28,18 +30,30 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         if getattr(options, key, None) is not None
     }
     task = replace(parse_task(name), **own)
+    with naming(name):
+        check_fields(task)
     samples = parameters_of(task.make_data).get("samples")
     if samples and isinstance(samples.default, int):
         check_memory_of_task(options, task, samples.default)  # before there are any
     device = getattr(options, "device", "cpu")
     loaded = replace(task, make_data=data_on(device, task.make_data))
-    try:
+    with naming(name), hushed():
         training = check_task(loaded, options.seed)
         check_same_twice(task, training)
-    except ValueError as error:
-        raise ValueError(f"task {name}: {error}") from None
+    n_samples = len(training.dataset)
+    if n_samples > MAX_SAMPLES:
+        print(f"task {name}: checked on {MAX_SAMPLES} of {n_samples} samples", file=sys.stderr)
     check_memory_of_task(options, task, len(training.dataset), training)
     return loaded, training
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Have a refusal say of which task it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"task {name}: {error}") from error
 
 
 def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:

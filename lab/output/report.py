@@ -1,16 +1,14 @@
 """What happens to a script's results: rows as they come, and all of them saved at the end."""
 
-import io
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TextIO, TypeVar
 
-from lab.outcome import Outcome, Progress, describe
+from lab.outcome import Outcome, Progress, describe, hushed
 from lab.output import interruption
 from lab.output.files import (
     missing_letters,
@@ -21,6 +19,7 @@ from lab.output.files import (
 )
 from lab.output.progress import ERASE, is_terminal, show_progress
 
+import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
@@ -103,11 +102,11 @@ class Report(Generic[K, R]):
         A signal ends it with what is finished and what had begun; KeyboardInterrupt if that is
         nothing. While the caller works on a run, signals wait.
         """
-        remaining, heard = iter(runs), Overheard()
+        remaining = iter(runs)
         interruption.go_on()
         try:
             while True:
-                with redirect_stdout(heard):
+                with hushed():
                     label, run = next(remaining)
                 interruption.wait()
                 self.has_results = True
@@ -143,7 +142,7 @@ class Report(Generic[K, R]):
             self.complain(failure)
         for remark in run.remarks:
             self.say(f"{label}: {remark}")
-        if isinstance(run.error, Exception):
+        if run.error and not run.interrupted:
             self.status = 1
 
     def conclude(self, sentences: Callable[[], Iterable[str]]) -> None:
@@ -164,13 +163,15 @@ class Report(Generic[K, R]):
         header: Sequence[str],
         rows: Iterable[Sequence[object]],
         animations: Mapping[Path, Callable[[], FuncAnimation]] | None = None,
+        draw_less: Callable[[], Figure] | None = None,
     ) -> int:
         """Save figure and CSV, and say so; open a window; return the exit status.
 
-        `draw` makes the figure. `animations` maps their paths to what makes them, which a signal
-        may end. Reports what cannot be made or saved, and saves the rest.
+        `draw` makes the figure, or where it fails `draw_less`. `animations` maps their paths to
+        what makes them, which a signal may end. Reports what cannot be made or saved, and saves
+        the rest.
         """
-        self._save(self.output, lambda path: save_figure(draw(), path))
+        self._save(self.output, partial(self._draw, draw, draw_less))
         if self.csv:
             self._save(self.csv, partial(write_csv, header=header, rows=rows))
         interruption.go_on()
@@ -189,6 +190,19 @@ class Report(Generic[K, R]):
             self.complain(f"cannot show the figure: {describe(error)}")
         return self.status
 
+    def _draw(
+        self, draw: Callable[[], Figure], draw_less: Callable[[], Figure] | None, path: Path
+    ) -> None:
+        try:
+            figure = draw()
+        except Exception as error:  # as of a net that takes the data, and nothing between them
+            if not draw_less:
+                raise
+            plt.close("all")
+            self.complain(f"cannot draw all: {describe(error)}")
+            figure = draw_less()
+        save_figure(figure, path)
+
     def _save(self, path: Path, save: Callable[[Path], None]) -> None:
         try:
             with missing_letters() as remarks:
@@ -206,23 +220,6 @@ class Report(Generic[K, R]):
 
 def make_animation(make: Callable[[], FuncAnimation], path: Path) -> None:
     save_animation(make(), path)
-
-
-class Overheard(io.TextIOBase):
-    """A stream for what others print while they work: each line goes to standard error once."""
-
-    def __init__(self) -> None:
-        self.seen: set[str] = set()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        for line in text.splitlines():
-            if line.strip() and line not in self.seen:
-                self.seen.add(line)
-                say_error(line)
-        return len(text)
 
 
 def say_error(text: str) -> None:

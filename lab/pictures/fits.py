@@ -37,8 +37,8 @@ def fit_for(task: Task, training: Training) -> Fit:
     """Return how nets that learn a task are drawn; ValueError where they cannot be."""
     x, y = training.dataset.tensors
     metric = training.metric(task)
-    if x.shape[1:] == (2,) and metric and metric.classes and y.numel() == len(y):
-        return Regions(metric.classes)
+    if x.shape[1:] == (2,) and metric and metric.chances and y.numel() == len(y):
+        return Regions(metric.chances)
     with torch.no_grad(), evaluating(training.make_net(task)) as net:
         outputs = net(x[:2])
     if isinstance(outputs, Tensor) and outputs.shape == y[:2].shape and y.shape[1:] == (1,):
@@ -81,11 +81,11 @@ class Curves:
 class Regions:
     """The class that nets give to each point of the plane, a panel an optimizer.
 
-    Of several seeds it is the one that most nets give.
+    Of several seeds it is the class of the highest mean chance.
     """
 
-    def __init__(self, decide: Callable[[Tensor], Tensor]):
-        self.decide = decide  # the class that a net's outputs decide for
+    def __init__(self, chances: Callable[[Tensor], Tensor]):
+        self.chances = chances  # of each class (points, classes), given a net's outputs
 
     def n_panels(self, n_runs: int) -> int:
         return n_runs
@@ -106,8 +106,8 @@ class Regions:
 
     def classes_of(self, run: Runs, x: Tensor) -> Tensor:
         """Return the class (SIZE²,) of each point of the plane."""
-        votes = [self.decide(outputs).reshape(-1) for outputs in predict_all(run, plane(x))]
-        return torch.stack(votes).mode(0).values
+        chances = [self.chances(outputs) for outputs in predict_all(run, plane(x))]
+        return torch.stack(chances).nanmean(0).argmax(1)
 
 
 class Maps:

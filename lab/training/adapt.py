@@ -190,7 +190,7 @@ def depends_on_lr(make_optimizer: MakeOptimizer, in_group: bool = False) -> bool
                         return False
                     group["lr"] *= factor
                 set_mode(optimizer, "train")
-                for _ in range(5):
+                for _ in range(2):
                     step: Callable[..., Any] = optimizer.step
                     step(scratch_closure(params, []))
             except Exception:  # it does not take these

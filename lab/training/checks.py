@@ -6,10 +6,11 @@ Each ValueError is one line that names the part and the cure.
 import gc
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from lab.outcome import describe
+from lab.outcome import as_exceptions, describe, hushed
 from lab.training.adapt import MakeOptimizer, depends_on_lr, lr_keyword, set_mode
 from lab.training.runs import Training, state_of
 from lab.training.schedules import Schedule, schedulers_of
@@ -51,7 +52,8 @@ def check_fields(task: Task) -> None:
     if isinstance(task.make_net, nn.Module):
         raise ValueError("its make_net is a net: write `lambda: ...`, which makes a new one")
     if isinstance(task.loss, type):
-        raise ValueError(f"its loss is the class {task.loss.__name__}: add brackets, `()`")
+        name = task.loss.__name__
+        raise ValueError(f"its loss is the class {name}: write {name}()")
     for name in ("make_data", "make_net", "loss"):
         if not callable(getattr(task, name)):
             value = type(getattr(task, name)).__name__
@@ -64,7 +66,8 @@ def checked_data(task: Task, seed: int) -> Datasets:
     """Return the data of a seed; refuse what is not two sets of finite x and y."""
     data: Any
     try:
-        data = task.make_data(seed)
+        with as_exceptions():
+            data = task.make_data(seed)
     except Exception as error:  # a user's own function may fail in any way
         raise ValueError(f"its data cannot be made: {describe(error)}") from error
     if not (isinstance(data, tuple | list) and len(data) == 2 and all(map(is_x_and_y, data))):
@@ -95,7 +98,8 @@ def is_x_and_y(dataset: object) -> bool:
 def checked_net(task: Task, training: Training) -> nn.Module:
     """Return the net; refuse one that has no weights yet, or shares them with the next one."""
     try:
-        net, again = training.make_net(task), training.make_net(task)
+        with as_exceptions():
+            net, again = training.make_net(task), training.make_net(task)
     except Exception as error:
         raise ValueError(f"its net cannot be made: {describe(error)}") from error
     if not isinstance(net, nn.Module):
@@ -130,17 +134,14 @@ def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
         n_finite = n_batches = 0
         part = TensorDataset(*(tensor[:MAX_SAMPLES] for tensor in dataset.tensors))
         for x, y in make_loader(part, task.batch_size):
-            with torch.no_grad(), evaluating(net):
-                try:
-                    outputs = net(x)
-                except Exception as error:
-                    raise ValueError(f"its net cannot take the data: {describe(error)}") from error
-                loss = checked_loss(task, outputs, y, which)
+            with torch.no_grad(), evaluating(net), blaming_the_size(len(x), part, task.batch_size):
+                loss = checked_loss(task, net, x, y, which)
             n_batches += 1
             n_finite += bool(loss.isfinite())
         if n_finite == 0:
             raise ValueError(
-                f"its loss is {loss.item()} before any step, on the {which} set: scale x and y"
+                f"its loss is not finite before any step, on the {which} set, but {loss.item()}: "
+                "scale x and y"
             )
         if which == "training" and n_finite < n_batches:
             raise ValueError(
@@ -149,21 +150,45 @@ def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
             )
 
 
-def checked_loss(task: Task, outputs: Any, y: Tensor, which: str) -> Tensor:
-    """Return the loss; refuse one that does not take these, or is no mean."""
-    if isinstance(outputs, Tensor) and outputs.numel() == y.numel() and outputs.shape != y.shape:
-        raise ValueError(f"its net has {shapes_in_words(outputs, y)}")
+@contextmanager
+def blaming_the_size(n: int, dataset: TensorDataset, batch_size: int) -> Iterator[None]:
+    """Have a refusal say that it is the last, smaller mini-batch, of `n` samples, if it is."""
     try:
-        loss: Any = task.loss(outputs, y)
+        yield
+    except ValueError as error:
+        if n >= min(batch_size, len(dataset)) > 1:
+            raise
+        raise ValueError(
+            f"a mini-batch of {n} of {len(dataset)} samples fails: {error}; try another --batch-size"
+        ) from error
+
+
+def checked_loss(task: Task, net: nn.Module, x: Tensor, y: Tensor, which: str) -> Tensor:
+    """Return the loss of a mini-batch; refuse what net or loss do not take."""
+    outputs: Any
+    try:
+        with as_exceptions():
+            outputs = net(x)
+    except Exception as error:
+        raise ValueError(f"its net cannot take the {which} set: {describe(error)}") from error
+    loss: Any
+    try:
+        with as_exceptions():
+            loss = task.loss(outputs, y)
     except UserWarning:
         raise ValueError(f"its net has {shapes_in_words(outputs, y)}") from None
     except Exception as error:
         raise ValueError(
             f"its loss cannot take outputs and targets of the {which} set: {describe(error)}"
+            f"{range_in_words(outputs, y)}"
         ) from error
     if not isinstance(loss, Tensor) or loss.ndim:
         shape = f" but of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
         raise ValueError(f"its loss is not a scalar tensor{shape}")
+    if isinstance(outputs, Tensor) and outputs.numel() == y.numel() and outputs.shape != y.shape:
+        singles = [task.loss(outputs[i : i + 1], y[i : i + 1]) for i in range(len(y))]
+        if not torch.isclose(torch.stack(singles).mean(), loss, rtol=1e-3):  # samples got mixed
+            raise ValueError(f"its net has {shapes_in_words(outputs, y)}")
     return loss
 
 
@@ -171,9 +196,19 @@ def shapes_in_words(outputs: Tensor, y: Tensor) -> str:
     return f"outputs of shape {tuple(outputs.shape)} for targets of {tuple(y.shape)}"
 
 
+def range_in_words(outputs: object, y: Tensor) -> str:
+    """Return that there are targets without a score, if that is so."""
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or y.is_floating_point():
+        return ""
+    n_classes = outputs.shape[1]
+    if not ((y < 0) | (y >= n_classes)).any():
+        return ""
+    return f": its net has scores for the classes 0 to {n_classes - 1}, and y goes up to {y.max()}"
+
+
 def check_gradient(task: Task, net: nn.Module, training: Training) -> None:
     """Refuse a loss without a gradient, a sum, and a last mini-batch that is too small."""
-    x, y = training.dataset[: task.batch_size]
+    x, y = training.dataset[: max(1, task.batch_size // 2)]
     with torch.no_grad(), evaluating(net):
         once = task.loss(net(x), y)
         twice = task.loss(net(torch.cat([x, x])), torch.cat([y, y]))
@@ -181,30 +216,33 @@ def check_gradient(task: Task, net: nn.Module, training: Training) -> None:
         raise ValueError(
             "its loss is a sum, which grows with the mini-batch: take the mean over samples"
         )
-    check_backward(task, net, x, y)
+    check_backward(task, net, *training.dataset[: task.batch_size])
+    check_last_batch(task, training)
+
+
+def check_last_batch(task: Task, training: Training) -> None:
+    """Refuse a last mini-batch that is too small, as batch norm does one of one sample."""
+    net = training.make_net(task)
     n_samples = len(training.dataset)
-    if rest := n_samples % min(task.batch_size, n_samples):
-        try:
-            check_backward(task, net, *training.dataset[:rest])
-        except ValueError as error:
-            raise ValueError(
-                f"the last of its mini-batches has {rest} of {n_samples} samples, and fails: "
-                f"{error}; take another --batch-size"
-            ) from error
+    batch_size = min(task.batch_size, n_samples)
+    n = n_samples % batch_size or batch_size
+    with blaming_the_size(n, training.dataset, batch_size):
+        check_backward(task, net, *training.dataset[:n])
 
 
 def check_backward(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> None:
     """Refuse a loss that has no gradient on this mini-batch."""
     try:
-        net.zero_grad()
-        loss = task.loss(net(x), y)
-        if not loss.requires_grad:
-            raise ValueError("its loss does not depend on the parameters of its net")
-        loss.backward()
-    except ValueError:
-        raise
+        with as_exceptions():
+            net.zero_grad()
+            loss = task.loss(net(x), y)
+            has_gradient = loss.requires_grad
+            if has_gradient:
+                loss.backward()
     except Exception as error:
         raise ValueError(f"its net cannot be trained: {describe(error)}") from error
+    if not has_gradient:
+        raise ValueError("its loss has no gradient: it does not depend on its net's parameters")
     grads = [param.grad for param in net.parameters() if param.grad is not None]
     if not any(grad.to_dense().any() for grad in grads):
         raise ValueError("the gradient of its loss is zero everywhere: no optimizer can lower it")
@@ -225,26 +263,35 @@ def check_same_twice(task: Task, training: Training) -> None:
 # ---------------------------------------------------------------- optimizers
 
 
+class UnusableError(ValueError):
+    """Why an optimizer cannot do what is asked of it."""
+
+
 def take_a_step(task: Task, training: Training, make_optimizer: MakeOptimizer) -> None:
     """Take one step, on one mini-batch, so that an optimizer's errors show before any work.
 
     Then run its schedule to the end: it may be too short.
     """
+    if training.lr is not None and not (
+        lr_keyword(make_optimizer) and depends_on_lr(make_optimizer)
+    ):
+        raise UnusableError(
+            "its steps do not depend on an lr, so there are no rates of it to compare"
+        )
+    schedulers = schedulers_of(make_optimizer)
+    if schedulers and not depends_on_lr(make_optimizer, in_group=True):
+        raise UnusableError(
+            "a schedule moves the lr of its param groups, which its steps do not use"
+        )
     net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
     set_mode(optimizer, "train")
     steps_per_epoch = math.ceil(len(training.dataset) / task.batch_size)
-    schedule = Schedule(schedulers_of(make_optimizer), optimizer, steps_per_epoch)
+    schedule = Schedule(schedulers, optimizer, steps_per_epoch)
     batches = [training.dataset[: task.batch_size]]
     losses = list(train(net, optimizer, batches, task.loss, epochs=1))
-    for _ in range(task.epochs * steps_per_epoch if schedule.schedulers else 0):
+    for _ in range(task.epochs * steps_per_epoch if schedulers else 0):
         schedule.step(losses[-1])
-    if schedule.schedulers and not depends_on_lr(make_optimizer, in_group=True):
-        raise ValueError("its steps do not use the lr of its param group, which a schedule moves")
-    if training.lr is not None and not (
-        lr_keyword(make_optimizer) and depends_on_lr(make_optimizer)
-    ):
-        raise ValueError("its steps do not depend on an lr: there are no rates of it to compare")
 
 
 def check_optimizers(optimizers: Mapping[str, M], take_a_step: Callable[[M], object]) -> None:
@@ -255,10 +302,13 @@ def check_optimizers(optimizers: Mapping[str, M], take_a_step: Callable[[M], obj
     gc.disable()
     try:
         for label, make_optimizer in optimizers.items():
+            name = getattr(make_optimizer, "call", label)
             try:
-                take_a_step(make_optimizer)
+                with hushed(), as_exceptions():
+                    take_a_step(make_optimizer)
+            except UnusableError as error:
+                raise ValueError(f"{name}: {error}") from error
             except Exception as error:  # whatever an optimizer may raise
-                name = getattr(make_optimizer, "call", label)
                 raise ValueError(f"{name} does not work here: {describe(error)}") from error
     finally:
         gc.freeze()

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.outcome import Outcome, describe
+from lab.outcome import Outcome, describe, hushed
 from lab.training.adapt import MakeOptimizer
 from lab.training.runs import Runs, trainings_of
 from lab.training.sweeps import Sweep, SweepSummary, sweep
@@ -51,7 +51,8 @@ def run_job(job: TaskJob) -> TaskResult:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return _run_job(job)
+            with hushed():
+                return _run_job(job)
         finally:
             torch.set_num_threads(n_threads)
 

@@ -17,14 +17,14 @@ class Metric:
     name: str
     format: str  # as ".1%"
     value: Callable[[Tensor, Tensor], float]
-    classes: Callable[[Tensor], Tensor] | None = None  # the class that outputs decide for
+    chances: Callable[[Tensor], Tensor] | None = None  # of each class (samples, classes)
 
 
 def metric_of(task: Task, outputs: object, targets: Tensor) -> Metric | None:
     """Return the task's own metric, or the accuracy if outputs and targets have one, or None.
 
-    They are a sample of both. The loss says what they mean: an accuracy is one where a higher score
-    for the true class, or a higher logit for 1, lowers it.
+    They are samples of both, not of the same rows. The loss says what they mean: it is an accuracy
+    where a higher score for the true class, or a higher logit for 1, lowers the loss.
     """
     if task.metric is not None:
         own = task.metric
@@ -32,7 +32,7 @@ def metric_of(task: Task, outputs: object, targets: Tensor) -> Metric | None:
         return Metric(name, ".4g", lambda outputs, targets: float(own(outputs, targets)))
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return None
-    outputs = outputs.detach()
+    outputs = outputs.new_zeros(len(targets), *outputs.shape[1:])  # only their shape counts
     axis = axis_of_scores(task.loss, outputs, targets)
     if axis is not None:
         ignored = ignored_classes(task.loss, outputs, targets, axis)
@@ -42,16 +42,22 @@ def metric_of(task: Task, outputs: object, targets: Tensor) -> Metric | None:
             counts = (targets >= 0) & (targets < n_classes) & ~torch.isin(targets, ignored)
             return (outputs.argmax(axis) == targets)[counts].double().mean().item()
 
-        return Metric("accuracy", ".1%", share_of_right, lambda outputs: outputs.argmax(axis))
+        return Metric("accuracy", ".1%", share_of_right, lambda outputs: outputs.softmax(axis))
     threshold = threshold_of(task.loss, outputs, targets)
     if threshold is not None:
         return Metric(
             "accuracy",
             ".1%",
             lambda outputs, targets: ((outputs > threshold) == targets).double().mean().item(),
-            lambda outputs: (outputs > threshold).long().squeeze(-1),
+            lambda outputs: chances_of_two(outputs, threshold),
         )
     return None
+
+
+def chances_of_two(outputs: Tensor, threshold: float) -> Tensor:
+    """Return the chances (samples, 2) of 0 and 1, given logits, whose border is 0, or chances."""
+    chance = (outputs.sigmoid() if threshold == 0 else outputs).reshape(len(outputs))
+    return torch.stack([1 - chance, chance], 1)
 
 
 def loss_or_none(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
@@ -67,6 +73,7 @@ def axis_of_scores(loss: Loss, outputs: Tensor, targets: Tensor) -> int | None:
     """Return the axis of outputs that holds a score for each class, None if none does."""
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         return None
+    found: dict[int, float] = {}  # the loss where each is sure, and right
     for axis in range(1, outputs.ndim):
         n_classes = outputs.shape[axis]
         shape = outputs.shape[:axis] + outputs.shape[axis + 1 :]
@@ -79,9 +86,9 @@ def axis_of_scores(loss: Loss, outputs: Tensor, targets: Tensor) -> int | None:
         )
         for scale in (lambda scores: (5 * scores).log_softmax(axis), lambda scores: scores):
             losses = [loss_or_none(loss, scale(scores), targets) for scores in (right, flat, wrong)]
-            if is_rising(losses):
-                return axis
-    return None
+            if is_rising(losses) and losses[0] is not None:
+                found.setdefault(axis, losses[0])
+    return min(found, key=lambda axis: found[axis], default=None)
 
 
 def is_rising(losses: list[float | None]) -> bool:

@@ -76,7 +76,7 @@ def try_stack(
             runs = train_stack(task, trainings, make_optimizer, progress, compiled)
         except Unlike as finding:
             reason = str(finding)
-        except Exception as error:  # whatever vmap or an optimizer may raise
+        except (Exception, SystemExit) as error:  # whatever vmap or an optimizer may raise
             reason = describe(error).split(". ")[0]
         else:
             if reason:
@@ -96,12 +96,13 @@ def train_in_turn(
     else:
         for training in progress(trainings, len(trainings)):
             nets.append(train_one(task, training, make_optimizer, no_progress))
-            if nets[-1].error:
+            if not nets[-1].is_trained:
                 break
     last = nets[-1]
-    if last.error and len(trainings) > 1:
+    if last.error and not last.is_trained and len(trainings) > 1:
         last.stop(last.error, len(last.losses) + 1, trainings[len(nets) - 1].seed)
-    complete = [net for net in nets if not net.error] or nets
+    complete = [net for net in nets if net.is_trained] or nets
+    failed = next((net for net in nets if net.error), last)
     states = [state_of(net.net) for net in complete]
     final_losses, held_out_losses = (
         torch.tensor(losses, dtype=torch.float64)
@@ -121,9 +122,9 @@ def train_in_turn(
         steps_per_epoch=last.schedule.steps_per_epoch,
         lr=complete[0].lr,
         lr_histories=side_by_side([net.schedule.lr_histories([1]) for net in complete]),
-        error=last.error,
-        stopped=last.stopped,
-        remarks=[] if last.error or any(net.moved for net in nets) else [MOVED_NOTHING],
+        error=failed.error,
+        stopped=failed.stopped,
+        remarks=[] if failed.error or any(net.moved for net in nets) else [MOVED_NOTHING],
     )
 
 
@@ -138,6 +139,7 @@ class TrainedNet(Outcome):
     final_loss: float = math.nan  # infinite where the training diverged, nan where it is unknown
     held_out_loss: float = math.nan
     moved: bool = False
+    is_trained: bool = False
 
 
 def train_one(
@@ -157,7 +159,8 @@ def train_one(
             run.losses.append(loss)
             schedule.step(loss)
         set_mode(optimizer, "eval")
-    except (Exception, KeyboardInterrupt) as error:
+        run.is_trained = True
+    except BaseException as error:  # SystemExit, too
         run.stop(error, len(run.losses) + 1)
     run.moved = not all(torch.equal(a, b) for a, b in zip(start, net.parameters(), strict=True))
     try:
