@@ -87,7 +87,7 @@ class Spec:
 
 
 def literal(value: Any) -> str:
-    """Return what parses back to a value that was a literal: for infinity Python itself has none."""
+    """Return what parses back to the value of a literal, also where it is infinite."""
     tree = ast.parse(repr(value), mode="eval")
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
