@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab.command_line.parser import Parser
+from lab.command_line.types import finite_float
+from lab.outcome import no_progress
 from lab.training import machine, train
-from lab.training.runs import Runs, Training
+from lab.training.runs import Runs, Training, trainings_of
 from lab.training.sweeps import Sweep
+from lab.training.train import train_in_turn
 
 import matplotlib.pyplot as plt
 import pytest
@@ -88,6 +92,14 @@ def small_file(workdir, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.fixture
+def parser(workdir):
+    """A script's parser, with an option of its own."""
+    parser = Parser("What for?", "  python script.py", "figure.png")
+    parser.add("--start", finite_float, 0.0, "a number")
+    return parser
+
+
 def exit_status(main, words):
     """Return the exit status of a script's main, whichever way it ends."""
     try:
@@ -154,6 +166,25 @@ def textbook_training(dataset, make_net, make_optimizer, loss_function, seed, ep
 
             losses.append(optimizer.step(closure).item())
     return losses, net
+
+
+def small_trainings(lrs=(None,), seeds=range(3, 7)):
+    return trainings_of(SMALL, seeds, lrs)
+
+
+def assert_like_alone(runs, task, trainings, make_optimizer):
+    """Assert that each of the runs has the numbers that it has alone, to rounding."""
+    close = {"rtol": 2e-3, "atol": 1e-5}
+    for k, training in enumerate(trainings):
+        alone = train_in_turn(task, [training], make_optimizer, no_progress)
+        torch.testing.assert_close(
+            torch.tensor(runs.history(k)), torch.tensor(alone.history(0)), **close
+        )
+        torch.testing.assert_close(runs.final_losses[k], alone.final_losses[0], **close)
+        torch.testing.assert_close(runs.held_out_losses[k], alone.held_out_losses[0], **close)
+        for name, value in alone.weights.items():
+            torch.testing.assert_close(runs.weights[name][k], value[0], **close)
+    assert runs.steps_per_epoch == alone.steps_per_epoch
 
 
 def start_script(name, *words, shell=None, env=None, **streams):

@@ -94,7 +94,9 @@ def test_while_results_are_saved_the_first_waits_and_a_later_one_raises(signal_a
 
 
 def test_until_something_waits_nothing_does():
-    code = "from lab import interruption; print(interruption.waiting, interruption.was_asked())"
+    code = (
+        "from lab.output import interruption; print(interruption.waiting, interruption.was_asked())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],

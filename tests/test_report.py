@@ -1,52 +1,47 @@
 """What happens to results: told as they come, saved whole, whatever happens meanwhile."""
 
-import argparse
-import csv
 import errno
 import os
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from lab.outcome import keeping
+from lab.command_line.specs import parse_optimizers
+from lab.outcome import Outcome, keeping
 from lab.output import interruption, report
-from lab.output.files import write_csv
-from lab.output.progress import show_progress
-from lab.output.report import Interrupted, Report
+from lab.output.report import Column, Report, name_columns
 from lab.pictures import style
 
 import pytest
 from conftest import start_script
-from hypothesis import given
-from hypothesis import strategies as st
-
-import compare_optimizers
-
-ROOT = Path(compare_optimizers.__file__).parent
 
 
 @dataclass
-class Run:
+class Run(Outcome):
     """The least that a report asks of a run."""
 
     value: int = 0
     steps: int = 0
-    error: BaseException | None = None
-    stopped: str = ""
-    remarks: tuple = ()
 
 
-def row(label, run):
-    return label, run.value, run.stopped
+COLUMNS = [
+    Column("label", "<6", lambda label, run: label),
+    Column("value", ">6", lambda label, run: str(run.value)),
+]
 
 
 @pytest.fixture
 def make_report(workdir):
-    options = argparse.Namespace(output=Path("a.png"), csv=Path("a.csv"), no_show=True)
-    return lambda: Report(options, {"label": "<6", "value": ">6"})
+    return lambda output=Path("a.png"): Report(output, Path("a.csv"), COLUMNS)
+
+
+def collect(reporter, runs):
+    """Do with the runs what the scripts do; return {label: run}."""
+    collected = {}
+    for label, run in reporter.collect(runs):
+        collected[label] = run
+        reporter.row(label, run)
+    return collected
 
 
 def save(reporter, runs):
@@ -66,9 +61,9 @@ def test_rows_come_one_by_one_and_all_is_saved(make_report, workdir, capsys):
     def runs():
         yield "a", Run(1)
         seen.append(capsys.readouterr().out)
-        yield "b", Run(2, remarks=("by the way",))
+        yield "b", Run(2, remarks=["by the way"])
 
-    collected = reporter.collect(runs(), row)
+    collected = collect(reporter, runs())
     assert seen == ["a            1\n"]
     assert capsys.readouterr().out == "b            2\nb: by the way\n"
     assert save(reporter, collected) == 0
@@ -77,19 +72,11 @@ def test_rows_come_one_by_one_and_all_is_saved(make_report, workdir, capsys):
     assert (workdir / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_that_nothing_is_compiled_is_said_once_and_other_remarks_of_each(make_report, capsys):
-    remarks = f"{report.NOT_COMPILED} (no space)", "by the way"
-    make_report().collect([("a", Run(1, remarks=remarks)), ("b", Run(2, remarks=remarks))], row)
-    lines = capsys.readouterr().out.splitlines()[1:]
-    assert lines[1::2] == [f"a: {remarks[0]}", "b            2"]
-    assert lines[2::2] == ["a: by the way", "b: by the way"]
-
-
 def test_a_run_that_failed_is_saved_and_the_status_is_one(make_report, workdir, capsys):
     reporter, bad = make_report(), Run(steps=100)
     with keeping(bad):
         raise ValueError("no\nmore")
-    runs = reporter.collect([("bad", bad), ("good", Run(2))], row)
+    runs = collect(reporter, [("bad", bad), ("good", Run(2))])
     assert "bad          0  failed at step 101: ValueError: no more\n" in capsys.readouterr().out
     assert save(reporter, runs) == 1
     assert (workdir / "a.csv").read_text() == "label,value\nbad,0\ngood,2\n"
@@ -100,12 +87,12 @@ def test_an_interruption_keeps_what_is_finished_and_what_had_begun(make_report, 
 
     def runs():
         yield "a", Run(1)
-        reporter.progress("b")
         with keeping(begun):
             raise KeyboardInterrupt
-        yield "c", Run(3)
+        yield "b", begun
+        begun.raise_if_interrupted()
 
-    collected = reporter.collect(runs(), row)
+    collected = collect(reporter, runs())
     assert collected == {"a": Run(1), "b": begun}
     assert save(reporter, collected) == 130
     out, err = capsys.readouterr()
@@ -114,20 +101,41 @@ def test_an_interruption_keeps_what_is_finished_and_what_had_begun(make_report, 
     assert (workdir / "a.csv").read_text() == "label,value\na,1\nb,7\n"
 
 
+def test_an_interruption_between_two_runs_keeps_the_first(make_report, capsys):
+    def runs():
+        yield "a", Run(1)
+        raise KeyboardInterrupt
+
+    reporter = make_report()
+    collected = collect(reporter, runs())
+    assert collected == {"a": Run(1)}
+    assert save(reporter, collected) == 130
+
+
+def test_a_signal_that_comes_while_a_row_is_told_lets_no_other_begin(make_report, monkeypatch):
+    monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    reporter, moments = make_report(), []
+
+    def runs():
+        for label in "abc":
+            moments.append((label, interruption.waiting))
+            yield label, Run(1)
+
+    for label, _ in reporter.collect(runs()):
+        moments.append((label, interruption.waiting))
+        if label == "b":
+            interruption.asked_at = 5.0
+    assert moments == [("a", False), ("a", True), ("b", False), ("b", True)]
+    assert reporter.interrupted
+
+
 def test_an_interruption_before_anything_had_begun_goes_on_up(make_report):
     def runs():
         raise KeyboardInterrupt
         yield
 
     with pytest.raises(KeyboardInterrupt):
-        make_report().collect(runs(), row)
-
-
-def test_an_interruption_carries_its_run():
-    run = Run()
-    with pytest.raises(Interrupted) as stop, keeping(run):
-        raise KeyboardInterrupt
-    assert stop.value.run is run
+        collect(make_report(), runs())
 
 
 def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
@@ -137,7 +145,7 @@ def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     reporter = make_report()
-    runs = reporter.collect([("a", Run(1))], row)
+    runs = collect(reporter, [("a", Run(1))])
     monkeypatch.setattr(report, "save_figure", full)
     assert save(reporter, runs) == 1
     out, err = capsys.readouterr()
@@ -146,38 +154,37 @@ def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(
     assert [path.name for path in workdir.iterdir()] == ["a.csv"]
 
 
-def test_a_movie_is_saved_too_and_a_signal_may_end_it(make_report, workdir, capsys, monkeypatch):
-    monkeypatch.setattr("lab.report.save_movie", lambda film, path: path.write_text(film))
+def test_an_animation_is_saved_too_and_a_signal_may_end_it(make_report, capsys, monkeypatch):
+    monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    monkeypatch.setattr(report, "save_animation", lambda animation, path: path.touch())
     reporter = make_report()
-    reporter.collect([("a", Run(1))], row)
+    collect(reporter, [("a", Run(1))])
     assert interruption.waiting  # so that the figure is saved whole
     seen = []
 
     def make():
         seen.append((interruption.waiting, Path("a.png").exists(), Path("a.csv").exists()))
-        return f"movie {len(seen)}"
 
     def stop():
         raise KeyboardInterrupt
 
-    def save_with(*films):
+    def save_with(*makers):
         figure, _ = style.new_figure()
-        paths = [Path(f"{number}.gif") for number, _ in enumerate(films)]
-        films = {None: stop, **dict(zip(paths, films, strict=True))}  # None: not asked for
-        return reporter.save(figure, ("a",), [("b",)], films)
+        animations = {Path(f"{number}.gif"): make for number, make in enumerate(makers)}
+        return reporter.save(figure, ("a",), [("b",)], animations)
 
     assert save_with(make, make) == 0
     assert seen == [(False, True, True)] * 2
-    assert Path("1.gif").read_text() == "movie 2"
+    assert Path("1.gif").exists()
     assert capsys.readouterr().out.endswith("saved a.png\nsaved a.csv\nsaved 0.gif\nsaved 1.gif\n")
     assert save_with(stop, make) == 130
     assert len(seen) == 2
     assert capsys.readouterr().err == "interrupted: what had finished is saved\n"
 
 
-def test_after_a_signal_no_movie_is_begun(make_report, monkeypatch):
+def test_after_a_signal_no_animation_is_begun(make_report, monkeypatch):
     reporter = make_report()
-    reporter.collect([("a", Run(1))], row)
+    collect(reporter, [("a", Run(1))])
     monkeypatch.setattr(interruption, "asked_at", 5.0)
     figure, _ = style.new_figure()
     begun = []
@@ -187,36 +194,10 @@ def test_after_a_signal_no_movie_is_begun(make_report, monkeypatch):
 
 
 def test_a_folder_that_vanished_is_told(make_report, workdir, capsys):
-    reporter = make_report()
-    reporter.options.output = workdir / "gone" / "a.png"
-    assert save(reporter, reporter.collect([("a", Run(1))], row)) == 1
+    reporter = make_report(workdir / "gone" / "a.png")
+    assert save(reporter, collect(reporter, [("a", Run(1))])) == 1
     assert "cannot save" in capsys.readouterr().err
     assert (workdir / "a.csv").exists()
-
-
-def test_progress_shows_on_a_terminal_only_and_leaves_nothing(monkeypatch, capsys):
-    def show(patience):
-        return list(show_progress("ab", 2, "Adam", patience=patience, pause=-1))
-
-    assert show(-1) == ["a", "b"]
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert show(1e9) == ["a", "b"]
-    assert capsys.readouterr() == ("", "")
-    assert show(-1) == ["a", "b"]
-    one, other = "Adam: 1 of 2, about 0 s left", "Adam: 2 of 2, about 0 s left"
-    assert capsys.readouterr().err == f"\r\x1b[K{one}\r\x1b[K{other}\r\x1b[K"
-
-
-def test_the_time_that_is_left_is_that_of_the_items_left(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    clock = iter(range(0, 1000, 30))  # thirty seconds a look: one at the start, one an item
-    monkeypatch.setattr(report.time, "perf_counter", lambda: next(clock))
-    list(show_progress("abc", 3, "Adam", patience=-1))
-    shown = capsys.readouterr().err
-    assert "1 of 3, about 60 s left" in shown
-    assert "2 of 3, about 30 s left" in shown
-    assert "3 of 3, about 0 s left" in shown
 
 
 def test_a_row_erases_the_progress_before_it(make_report, monkeypatch, capsys):
@@ -232,7 +213,7 @@ def test_a_loss_of_all_workers_ends_it_with_what_there_is(make_report, workdir, 
         yield "a", Run(1)
         raise ConnectionError("the workers are gone")
 
-    collected = reporter.collect(runs(), row)
+    collected = collect(reporter, runs())
     assert collected == {"a": Run(1)}
     assert save(reporter, collected) == 1
     assert capsys.readouterr().err == "stopped: the workers are gone\n"
@@ -242,49 +223,30 @@ def test_a_loss_of_all_workers_ends_it_with_what_there_is(make_report, workdir, 
         yield
 
     with pytest.raises(ConnectionError):
-        make_report().collect(nothing(), row)
+        collect(make_report(), nothing())
 
 
-@given(st.lists(st.floats(), max_size=5))
-def test_floats_in_a_csv_read_back_exactly(tmp_path_factory, losses):
-    path = tmp_path_factory.mktemp("csv") / "a.csv"
-    write_csv(str(path), ("optimizer", "loss"), [("莫烦, b", loss) for loss in losses])
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["optimizer", "loss"]
-    assert [row[0] for row in rows] == ["莫烦, b"] * len(losses)
-    assert [repr(float(row[1])) for row in rows] == list(map(repr, losses))
+def test_a_second_table_has_its_own_title_and_columns(make_report, capsys):
+    reporter = make_report()
+    collect(reporter, [("a", Run(1))])
+    reporter.begin_table([Column("twice", ">5", lambda _, run: str(2 * run.value))], "Once more:")
+    collect(reporter, [("b", Run(3))])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["label    value", "a            1", "Once more:", "twice", "    6"]
 
 
-@pytest.mark.parametrize(
-    ("ends", "status", "message"),
-    [
-        (0, 0, ""),
-        (1, 1, ""),
-        (SystemExit(2), 2, ""),
-        (KeyboardInterrupt(), 130, "interrupted: nothing more is saved\n"),
-        (OSError(errno.EIO, "bad disk"), 1, "error: OSError: [Errno 5] bad disk\n"),
-    ],
-)
-def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkeypatch):
-    calls = []
-    for name in ("start", "ignore"):
-        monkeypatch.setattr(report.interruption, name, partial(calls.append, name))
-    monkeypatch.setattr(report, "silence", calls.append)
-    for stream in (sys.stdout, sys.stderr):
-        monkeypatch.setattr(stream, "reconfigure", lambda **_: None, raising=False)
-
-    def main():
-        if isinstance(ends, BaseException):
-            raise ends
-        return ends
-
-    with pytest.raises(SystemExit) as stop:
-        report.run_main(main)
-    assert stop.value.code == status
-    assert capsys.readouterr().err == message
-    silenced = [sys.stdout] if isinstance(ends, OSError) else []  # or exit would fail once more
-    assert calls == ["start", *silenced, "ignore"]
+def test_the_columns_of_names_are_wide_enough_for_all(capsys, workdir):
+    specs = parse_optimizers({"a": "SGD(momentum=0.5)", "a label that is long": "SGD()"})
+    reporter = Report(Path("a.png"), None, [*name_columns(specs), *COLUMNS[1:]])
+    for label in specs:
+        reporter.row(label, Run(7))
+    head, *rows = capsys.readouterr().out.splitlines()
+    for line, call, value in zip(
+        [head, *rows], ["call", "SGD(momentum=0.5)", "SGD()"], ["value", "7", "7"], strict=True
+    ):
+        assert line.find(call) == head.find("call")
+        assert line.endswith(f" {value}")
+        assert len(line) == len(head)
 
 
 # ---------------------------------------------------------------- real processes
@@ -332,22 +294,6 @@ def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdi
     assert process.returncode == 0, err
     assert "\n??" in out
     assert "动量" in Path("a.csv").read_text(encoding="utf-8")
-
-
-def test_killed_while_it_saves_the_old_file_is_whole(workdir):
-    Path("a.csv").write_text("old")
-    code = (
-        "import os, signal\n"
-        "from lab.report import write_csv\n"
-        "def rows():\n"
-        "    yield from ([i] for i in range(100000))\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "write_csv('a.csv', ['n'], rows())\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.run([sys.executable, "-c", code], check=False, env=environment)
-    assert process.returncode == -signal.SIGKILL
-    assert Path("a.csv").read_text() == "old"
 
 
 def test_of_two_runs_into_one_file_one_is_left_whole(workdir):

@@ -3,12 +3,11 @@
 import csv
 import math
 import pickle
-from dataclasses import replace
 from functools import partial
 
 from lab.command_line.specs import TORCH_SCHEDULERS, parse_optimizer, parse_optimizers
+from lab.pictures import paths
 from lab.training import schedules
-from lab.training.checks import take_a_step
 from lab.training.runs import trainings_of
 from lab.training.sweeps import Sweep, sweep
 from lab.training.train import train_all
@@ -114,7 +113,7 @@ def test_losses_are_those_of_a_plain_loop(text, name, make_optimizer):
     runs = train_all(SMALL, trainings_of(SMALL, [3]), parse_optimizer(f"{name} + {text}"))
     losses, rates = plain_training(make_optimizer, SCHEDULES[text], 3)
     assert len(set(rates)) > 1
-    assert runs.rates[:, 0].tolist() == rates
+    assert runs.lr_histories[:, 0].tolist() == rates
     if make_optimizer.func is SGD:
         assert runs.history(0) == losses  # bit for bit
     assert runs.history(0) == pytest.approx(losses, rel=1e-4)
@@ -131,7 +130,7 @@ def test_in_a_stack_each_rate_moves_from_its_own_start(text):
     for k, training in enumerate(trainings):
         make_optimizer = partial(SGD, lr=training.lr or 1e-3, momentum=0.5)
         losses, rates = plain_training(make_optimizer, SCHEDULES[text], training.seed)
-        assert runs.rates[:, k].tolist() == rates
+        assert runs.lr_histories[:, k].tolist() == rates
         assert runs.history(k) == pytest.approx(losses, rel=1e-4)
 
 
@@ -140,7 +139,7 @@ def test_on_a_plateau_each_net_goes_by_its_own_loss():
     spec = parse_optimizer(f"SGD(lr=0.3) + {text}")
     runs = train_all(SMALL, trainings_of(SMALL, range(6)), spec)
     assert runs.stacked
-    ends = runs.rates[-1].tolist()
+    ends = runs.lr_histories[-1].tolist()
     assert len(set(ends)) > 1
     scheduler = partial(lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=0.1)
     expected = [plain_training(partial(SGD, lr=0.3), [scheduler], k)[1][-1] for k in range(6)]
@@ -152,8 +151,8 @@ def test_without_a_schedule_nothing_moves():
     schedule = schedules.Schedule((), optimizer, 1)
     schedule.step(1.0)
     assert optimizer.param_groups[0]["lr"] == 0.1
-    assert schedule.rates_of([1]) is None
-    assert train_all(SMALL, trainings_of(SMALL, [0]), SGD).rates is None
+    assert schedule.lr_histories([1]) is None
+    assert train_all(SMALL, trainings_of(SMALL, [0]), SGD).lr_histories is None
 
 
 COUPLED = """
@@ -186,7 +185,9 @@ def test_a_schedule_of_ones_own(homework):
     spec = parse_optimizer("SGD(lr=0.2) + homework.Halving")
     runs = train_all(SMALL, trainings_of(SMALL, [0, 1]), spec)
     assert runs.stacked
-    assert runs.rates[:, 1].tolist() == [0.2 / 2**epoch for epoch in range(6) for _ in range(4)]
+    assert runs.lr_histories[:, 1].tolist() == [
+        0.2 / 2**epoch for epoch in range(6) for _ in range(4)
+    ]
     losses, _ = plain_training(partial(SGD, lr=0.2), spec.schedulers, 1)
     assert runs.history(1) == pytest.approx(losses, rel=1e-4)
 
@@ -214,12 +215,12 @@ def test_a_grid_that_grows_up_or_down_keeps_all_rates(ends):
     runs = sweep(SMALL, trainings_of(SMALL, [0, 1], ends), spec)
     lrs = [training.lr for training in runs.trainings]
     assert len(lrs) > 4
-    assert runs.rates[0].tolist() == lrs
-    assert (runs.rates[-1] / runs.rates[0]).tolist() == pytest.approx(
+    assert runs.lr_histories[0].tolist() == lrs
+    assert (runs.lr_histories[-1] / runs.lr_histories[0]).tolist() == pytest.approx(
         [(1 - 3**0.5 / 2) / 2] * len(lrs)
     )
     best = Sweep(runs)
-    assert best.rate_history()[0] == best.lrs[best.best]
+    assert best.lr_history()[0] == best.best_lr
 
 
 def test_one_cycle_rises_to_the_optimizers_rate_where_it_names_no_other():
@@ -229,7 +230,7 @@ def test_one_cycle_rises_to_the_optimizers_rate_where_it_names_no_other():
     for k, lr in enumerate((0.05, 0.05, 0.2, 0.2)):
         one_cycle = partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=STEPS)
         losses, rates = plain_training(partial(SGD, lr=lr, momentum=0.5), [one_cycle], k % 2)
-        assert runs.rates[:, k].tolist() == pytest.approx(rates, rel=1e-12)
+        assert runs.lr_histories[:, k].tolist() == pytest.approx(rates, rel=1e-12)
         assert runs.history(k) == pytest.approx(losses, rel=1e-4)
 
 
@@ -276,7 +277,7 @@ def test_on_a_surface_each_step_is_an_epoch():
             for scheduler in schedulers:
                 by_loss = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
                 scheduler.step(*([loss.item()] if by_loss else []))
-        assert run.rates == rates
+        assert run.lr_history == rates
         assert run.has_schedule
 
 
@@ -286,10 +287,10 @@ def test_a_batch_size_has_its_own_number_of_steps():
     for size, run in runs.items():
         steps = 100 // size
         expected = [0.2 * 0.1 ** (epoch // 2) for epoch in range(6) for _ in range(steps)]
-        assert [lr for lr, *_ in run.rates] == pytest.approx(expected)
+        assert [lr for lr, *_ in run.lrs] == pytest.approx(expected)
         losses, _ = plain_training(partial(SGD, lr=0.2), spec.schedulers, 81, size)
-        assert len(losses) == len(run.rates)
-    lower = compare_batch_sizes.draw(runs, 100).axes[2]
+        assert len(losses) == len(run.lrs)
+    lower = compare_batch_sizes.draw(runs).axes[2]
     one, other = (line.get_xdata().tolist() for line in lower.lines)
     assert one == pytest.approx([1, 2, 3, 4, 5, 6])
     assert other == pytest.approx([step / 4 for step in range(1, 25)])
@@ -342,8 +343,7 @@ def test_the_panel_shows_each_ones_rate():
     runs = dict(compare_learning_rates.compare(specs, SMALL, [0.05, 0.1, 0.2], range(3)))
     (panel,) = panels_of(compare_learning_rates.draw(runs))
     for line, run in zip(panel.lines, runs.values(), strict=True):
-        best = Sweep(run)
-        assert line.get_ydata()[0] == best.lrs[best.best]
+        assert line.get_ydata()[0] == run.best_lr
 
     cells = dict(compare_tasks.compare(specs, {"small": SMALL}, [0.05, 0.1, 0.2], range(3)))
     figure = compare_tasks.draw(cells)
@@ -354,14 +354,14 @@ def test_the_panel_shows_each_ones_rate():
 
     surface = SURFACES["valley"]
     runs = dict(compare_paths.compare(surface, {"dec": specs["dec"]}, steps=9))
-    (panel,) = panels_of(compare_paths.draw(surface, runs))
+    (panel,) = panels_of(paths.draw(surface, runs))
     assert panel.lines[0].get_xdata().tolist() == list(range(1, 10))
-    gallery = panels_of(compare_paths.draw_gallery({"valley": runs, "bowl": runs}))
-    assert [axes.lines[0].get_ydata().tolist() for axes in gallery] == 2 * [runs["dec"].rates]
+    gallery = panels_of(paths.draw_gallery({"valley": runs, "bowl": runs}))
+    assert [axes.lines[0].get_ydata().tolist() for axes in gallery] == 2 * [runs["dec"].lr_history]
     assert [axes.get_xlabel() for axes in gallery] == 2 * ["Steps"]
     runs = dict(compare_paths.compare(surface, {"SGD": specs["SGD"]}, steps=9))
-    assert not panels_of(compare_paths.draw(surface, runs))
-    assert not panels_of(compare_paths.draw_gallery({"valley": runs}))
+    assert not panels_of(paths.draw(surface, runs))
+    assert not panels_of(paths.draw_gallery({"valley": runs}))
 
 
 @pytest.mark.parametrize("ratio", [5, 200])
@@ -434,24 +434,14 @@ def test_a_rate_is_tuned_where_the_schedule_leaves_it_open(workdir, capsys):
     assert f"SGD() + {cyclic}" in out
 
 
-def test_a_schedule_is_tried_to_its_end():
-    (training,) = trainings_of(SMALL, [0])
-    short = f"SGD + OneCycleLR(max_lr=0.1, total_steps={STEPS - 1})"
-    with pytest.raises(ValueError, match="total steps"):
-        take_a_step(SMALL, training, parse_optimizer(short))
-    enough = f"SGD + OneCycleLR(max_lr=0.1, total_steps={STEPS})"
-    take_a_step(SMALL, training, parse_optimizer(enough))
-    take_a_step(replace(SMALL, epochs=5), training, parse_optimizer(short))
-
-
 def test_where_one_net_ends_earlier_its_rates_do_too():
     spec = parse_optimizer("LBFGS(lr=1.0) + ExponentialLR(gamma=0.9)")  # in turn: its closures
     runs = train_all(SMALL, trainings_of(SMALL, [0, 1]), spec)
     assert not runs.stacked
-    assert runs.rates.shape == runs.losses.shape
-    assert runs.rates[0].tolist() == [1, 1]
+    assert runs.lr_histories.shape == runs.losses.shape
+    assert runs.lr_histories[0].tolist() == [1, 1]
     spec = parse_optimizer("SGD(lr=50.0) + ExponentialLR(gamma=0.9)")
     runs = train_all(SMALL, trainings_of(SMALL, [0]), spec)
     assert runs.diverged_at()
-    assert len(runs.rates) == len(runs.history(0)) < STEPS
-    assert math.isfinite(runs.rates.sum())
+    assert len(runs.lr_histories) == len(runs.history(0)) < STEPS
+    assert math.isfinite(runs.lr_histories.sum())

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import gc
 import keyword
 import math
 
@@ -78,8 +77,9 @@ def test_what_is_printed_parses_back(name, keywords, lr):
 
 
 def test_an_infinite_literal_parses_back_too():
-    spec = specs.parse_optimizer("Adam(eps=(1e999, -1e999))")
-    assert specs.parse_optimizer(spec.call).keywords == {"eps": (math.inf, -math.inf)}
+    spec = specs.parse_optimizer("Adam(eps=([1e999], -1e999, 'inf'))")
+    assert spec.keywords == {"eps": ([math.inf], -math.inf, "inf")}
+    assert specs.parse_optimizer(spec.call).keywords == spec.keywords
 
 
 @given(st.text(max_size=40) | st.text("SGD()=.,lr1e-'\"[]{}*:\\", max_size=25))
@@ -171,21 +171,39 @@ def test_a_name_of_settings_py_is_looked_up_there_each_time(monkeypatch):
     assert specs.parse_optimizer("Momentum", lr=0.5).call == "SGD(lr=0.5, momentum=0.75)"
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_trying_leaves_the_garbage_collector_on(fails):
-    parsed = specs.parse_optimizers(["SGD()", "Adam()"])
-    seen = []
+def test_optimizers_come_as_texts_or_by_their_labels():
+    texts = specs.parse_optimizers(["SGD", "big=SGD(lr=1.0)"], lr=0.5)
+    assert texts == specs.parse_optimizers({"SGD": "SGD", "big": "SGD(lr=1.0)"}, lr=0.5)
+    assert {label: spec.call for label, spec in texts.items()} == {
+        "SGD": "SGD(lr=0.5)",
+        "big": "SGD(lr=1.0)",
+    }
+    assert list(texts) == [spec.label for spec in texts.values()]
 
-    def take_a_step(spec):
-        seen.append(spec.call)
-        assert not gc.isenabled()
-        if fails:
-            raise RuntimeError("no\nway")
 
-    if fails:
-        with pytest.raises(ValueError, match=r"SGD\(\) does not work here: RuntimeError: no way"):
-            specs.try_optimizers(parsed, take_a_step)
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("SGD", False),
+        ("SGD(lr=0.1)", True),
+        ("SGD + StepLR(step_size=2)", False),
+        ("SGD + CyclicLR(base_lr=0.1, max_lr=1.0)", True),
+    ],
+)
+def test_where_every_rate_is_tried_none_may_name_its_own(text, own):
+    spec = specs.parse_optimizer(text)
+    assert spec.has_own_lr == own
+    if own:
+        with pytest.raises(ValueError, match="but here every rate is tried"):
+            specs.parse_optimizers([text], sweeping=True)
     else:
-        specs.try_optimizers(parsed, take_a_step)
-    assert seen == (["SGD()"] if fails else ["SGD()", "Adam()"])
-    assert gc.isenabled()
+        assert specs.parse_optimizers([text], sweeping=True) == {text: spec}
+        assert spec.with_lr(0.5).call == text.replace("SGD", "SGD(lr=0.5)")
+
+
+def test_a_schedule_is_named_as_it_was_typed(homework):
+    homework("from torch.optim.lr_scheduler import StepLR\nclass Slow(StepLR):\n    pass\n")
+    text = "SGD(lr=0.1) + homework.Slow(step_size=2) + LinearLR()"
+    spec = specs.parse_optimizer(text)
+    assert [scheduler.name for scheduler in spec.schedulers] == ["homework.Slow", "LinearLR"]
+    assert spec.call == text

@@ -5,9 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from lab.command_line.specs import parse_optimizer
-from lab.output.report import Interrupted
-from lab.training import sweeps
-from lab.training.runs import joined, trainings_of
+from lab.training.runs import trainings_of
 from lab.training.sweeps import Sweep, learning_rates, next_lrs, sweep
 
 import pytest
@@ -88,7 +86,7 @@ def test_a_sweep_that_starts_too_low_or_too_high_finds_what_is_between():
         runs = sweep(TASK, trainings_of(TASK, range(3), lrs), make_optimizer)
         result = Sweep(runs)
         assert result.edge == 0
-        assert 0.01 < result.lrs[result.best] < 3
+        assert 0.01 < result.best_lr < 3
         ratios = [high / low for low, high in pairwise(result.lrs)]
         assert ratios == pytest.approx([10.0] * len(ratios), rel=1e-5)
         assert runs.stacked
@@ -109,17 +107,6 @@ def test_a_rate_that_the_grid_grew_by_has_the_numbers_that_it_has_in_the_grid():
     assert grown.seconds > 0
 
 
-def test_of_two_runs_the_shorter_one_is_filled_up():
-    one, other = made_up([1.0], [0.1]), made_up([2.0], [0.01])
-    other.losses = other.losses[:3]
-    runs = joined(one, other)
-    assert [t.lr for t in runs.trainings] == [0.01] * 5 + [0.1] * 5
-    assert runs.losses[:3].isfinite().all()
-    assert runs.losses[3:, :5].isnan().all()
-    assert runs.held_out_losses.tolist() == [2.0] * 5 + [1.0] * 5
-    assert runs.final_losses.tolist() == [1.0] * 5 + [0.5] * 5
-
-
 def test_what_ends_a_sweep_while_it_grows_keeps_what_there_was():
     class Ends(torch.optim.SGD):
         error = None
@@ -136,10 +123,10 @@ def test_what_ends_a_sweep_while_it_grows_keeps_what_there_was():
     assert "failed at step 1 of seed 0" in runs.note
     assert Sweep(runs).lrs == [1e-4, 1e-3]
     Ends.error = KeyboardInterrupt()
-    with pytest.raises(Interrupted) as stop:
-        sweep(TASK, trainings, Ends)
-    assert Sweep(stop.value.run).lrs == [1e-4, 1e-3]
-    assert stop.value.run.note == "interrupted at step 1"
+    runs = sweep(TASK, trainings, Ends)
+    assert runs.interrupted
+    assert runs.note == "interrupted at step 1"
+    assert Sweep(runs).lrs == [1e-4, 1e-3]
 
 
 def test_what_is_best_because_all_else_diverged_is_told():
@@ -147,4 +134,24 @@ def test_what_is_best_because_all_else_diverged_is_told():
     assert not made_up_sweep([3.0, 2.0, math.inf]).is_only_survivor
     assert not made_up_sweep([2.0], [0.1]).is_only_survivor
     assert not made_up_sweep([math.inf, math.inf]).is_only_survivor
-    assert sweeps.DECADES == 3
+
+
+def test_a_sweep_says_what_its_runs_say():
+    runs = made_up([3.0, 1.0, math.inf])
+    runs.remarks.append("by the way")
+    runs.stop(ValueError("boom"), 7)
+    result = Sweep(runs)
+    assert result.error is runs.error
+    assert result.note == "5 of 15 diverged, from step 1 on; failed at step 7: ValueError: boom"
+    assert result.remarks == ["by the way"]
+
+
+def test_a_summary_has_the_same_numbers_and_not_what_is_large():
+    result = made_up_sweep([9.0, 1.4, 1.0, 1.49], spread=0.1)
+    summary = result.summary()
+    assert not hasattr(summary, "runs")
+    assert not hasattr(summary, "losses")
+    for name in ("lrs", "seeds", "best_lr", "edge", "diverged"):
+        assert getattr(summary, name) == getattr(result, name)
+    assert summary.good_lrs() == result.good_lrs()
+    assert torch.equal(summary.cross_validated_losses(), result.cross_validated_losses())

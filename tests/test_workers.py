@@ -1,6 +1,5 @@
-"""Units of work in processes and on a cluster: the same numbers, whatever dies meanwhile."""
+"""Jobs in processes and on a cluster: the same numbers, whatever dies meanwhile."""
 
-import math
 import os
 import signal
 import socket
@@ -11,116 +10,28 @@ import time
 import types
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer
-from lab.outcome import no_progress
+from lab.outcome import Outcome, no_progress
 from lab.training import workers
-from lab.training.jobs import TaskJob, default_lr_of, run_job
+from lab.training.jobs import TaskJob, TaskResult
 from lab.training.workers import Processes, run_jobs
 
 import pytest
 import torch
-from conftest import FAILS, SMALL, start_script, textbook_training
-from torch.nn.functional import mse_loss
+from conftest import SMALL, start_script
 
 ROOT = Path(__file__).parents[1]
-LRS = 0.01, 0.1, 1.0
-UNIT = TaskJob(SMALL, parse_optimizer("SGD"), LRS, (3, 4))
+JOB = TaskJob(SMALL, parse_optimizer("SGD"), (0.01, 0.1, 1.0), (3, 4))
+DONE = Outcome()
 
 
-def held_out_loss(make_optimizer, seed):
-    """Return a plain loop's loss on the held-out set."""
-    train_set, held_out = SMALL.make_data(seed)
-    _, net = textbook_training(
-        train_set, SMALL.make_net, make_optimizer, mse_loss, seed, SMALL.epochs, SMALL.batch_size
-    )
-    x, y = held_out.tensors
-    return mse_loss(net(x), y).item()
-
-
-# ---------------------------------------------------------------- a unit
-
-
-@pytest.mark.parametrize("choice", [True, False])
-def test_a_unit_is_compiled_where_that_is_asked_for(choice, compiled):
-    run_job(replace(UNIT, make_optimizer=parse_optimizer("Adagrad"), compiled=choice))
-    assert len(compiled) > 1  # at the default rate, too
-    assert set(compiled) == {choice}
-
-
-def test_or_where_the_work_of_all_optimizers_of_its_task_is_worth_it(compiled, monkeypatch):
-    # 2 seeds, 3 rates, 24 steps; 4 parameter tensors; 5 optimizers.
-    for worth in (180, 181):
-        monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
-        run_job(replace(UNIT, n_optimizers=5))
-    assert set(compiled) == {True, False}
-    assert compiled[0]
-    assert not compiled[-1]
-
-
-def test_a_unit_has_the_numbers_of_plain_loops():
-    result = run_job(UNIT)
-    assert result.sweep.lrs[:3] == list(LRS)
-    assert result.sweep.runs is None
-    for row, lr in enumerate(result.sweep.lrs):
-        for k, seed in enumerate(UNIT.seeds):
-            expected = held_out_loss(lambda params, lr=lr: torch.optim.SGD(params, lr=lr), seed)
-            expected = expected if math.isfinite(expected) else math.inf
-            assert result.sweep.held_out_losses[row, k].item() == pytest.approx(expected, rel=1e-3)
-    assert result.seconds > 0
-    assert (result.error, result.remarks) == (None, [])
-    assert result.note == "2 of 6 diverged, from step 22 on"  # at the highest rate
-
-
-@pytest.mark.parametrize(
-    ("spec", "lr"), [("Adagrad", 0.01), ("NAdam", 0.002), ("SGD(momentum=0.9)", 0.001)]
-)
-def test_the_default_rate_is_tried_whether_it_is_on_the_grid_or_not(spec, lr):
-    make_optimizer = parse_optimizer(spec)
-    result = run_job(TaskJob(SMALL, make_optimizer, LRS, (3, 4)))
-    assert result.default_lr == lr == default_lr_of(make_optimizer)
-    for k, seed in enumerate((3, 4)):
-        expected = held_out_loss(make_optimizer, seed)  # it names no rate
-        assert result.default_losses[k].item() == pytest.approx(expected, rel=1e-3)
-
-
-def test_what_has_no_default_rate_has_none():
-    def make(params, lr):
-        return torch.optim.SGD(params, lr=lr)
-
-    assert default_lr_of(make) is None
-    assert default_lr_of(lambda params: None) is None
-    assert default_lr_of(torch.optim.SGD) == 0.001
-
-
-def test_an_optimizer_that_fails_is_a_result(homework):
-    homework(FAILS)
-    result = run_job(TaskJob(SMALL, parse_optimizer("homework.Fails"), LRS, (3, 4)))
-    assert "failed at step 3 of seed 3: RuntimeError: boom" in result.note
-    assert isinstance(result.error, RuntimeError)
-    assert result.default_losses is None
-
-
-def test_a_unit_uses_one_thread_and_gives_it_back(two_threads):
-    seen = []
-
-    class Looks(torch.optim.SGD):
-        def step(self, closure=None):
-            seen.append(torch.get_num_threads())
-            return super().step(closure)
-
-    run_job(TaskJob(SMALL, Looks, (0.01,), (3, 4)))
-    assert set(seen) == {1}
-    assert torch.get_num_threads() == 2
-
-
-def test_threads_do_not_mix_up_their_units():
-    units = {k: TaskJob(SMALL, parse_optimizer("Adam"), LRS, (k, k + 1)) for k in range(4)}
+def test_threads_do_not_mix_up_their_jobs():
+    jobs = {k: TaskJob(SMALL, parse_optimizer("Adam"), JOB.lrs, (k, k + 1)) for k in range(4)}
     with ThreadPoolExecutor(4) as executor:
-        together = dict(run_jobs(units, executor, no_progress))
-    alone = dict(run_jobs(units, None, no_progress))
+        together = dict(run_jobs(jobs, executor, no_progress))
+    alone = dict(run_jobs(jobs, None, no_progress))
     assert together.keys() == alone.keys()
     for k, result in alone.items():
         assert torch.equal(result.sweep.held_out_losses, together[k].sweep.held_out_losses)
@@ -133,27 +44,41 @@ def test_what_a_worker_dies_of_is_a_row():
             future.set_exception(TypeError("cannot\npickle"))
             return future
 
-    ((key, result),) = run_jobs({"a": UNIT}, Bad(), no_progress)
+    ((key, result),) = run_jobs({"a": JOB}, Bad(), no_progress)
     assert key == "a"
-    assert result.sweep is None
+    assert not isinstance(result, TaskResult)
     assert result.note == "failed: TypeError: cannot pickle"
     assert isinstance(result.error, TypeError)
 
 
 def test_of_workers_that_are_lost_the_finished_results_are_taken_first():
     class Lost(Executor):
-        def submit(self, function, unit):
+        def submit(self, function, job):
             future = Future()
-            if unit is UNIT:
-                future.set_result("done")
+            if job is JOB:
+                future.set_result(DONE)
             else:
                 future.cancel()
                 future.set_running_or_notify_cancel()
             return future
 
-    taken = run_jobs({"b": None, "a": UNIT}, Lost(), no_progress)
-    assert next(taken) == ("a", "done")
+    taken = run_jobs({"b": None, "a": JOB}, Lost(), no_progress)
+    assert next(taken) == ("a", DONE)
     with pytest.raises(ConnectionError, match="the workers are gone"):
+        next(taken)
+
+
+def test_a_job_that_was_interrupted_is_passed_on_and_no_other_begins():
+    class Interrupted(Executor):
+        def submit(self, function, job):
+            future = Future()
+            future.set_result(Outcome(error=KeyboardInterrupt(), stopped="interrupted at step 3"))
+            return future
+
+    taken = run_jobs({"a": JOB, "b": JOB}, Interrupted(), no_progress)
+    _, result = next(taken)
+    assert result.interrupted
+    with pytest.raises(KeyboardInterrupt):
         next(taken)
 
 
@@ -197,7 +122,7 @@ def in_tests(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
 
 
-def test_a_process_that_dies_costs_its_own_unit_only(tmp_path, in_tests):
+def test_a_process_that_dies_costs_its_own_job_only(tmp_path, in_tests):
     with Processes(2) as executor:
         other = executor.submit(os.getpid)
         again = executor.submit(die_once, str(tmp_path))
@@ -207,7 +132,7 @@ def test_a_process_that_dies_costs_its_own_unit_only(tmp_path, in_tests):
         wait_until_dead(pid)
 
 
-def test_a_unit_that_kills_its_process_is_given_up(tmp_path, in_tests, monkeypatch):
+def test_a_job_that_kills_its_process_is_given_up(tmp_path, in_tests, monkeypatch):
     monkeypatch.setattr(Processes, "TRIES", 2)
     with Processes(1) as executor:
         future = executor.submit(die, str(tmp_path))
@@ -232,7 +157,7 @@ def test_the_end_of_the_block_ends_all_at_once():
 def test_a_process_ends_with_its_parent(in_tests):
     code = (
         "import os, time\n"
-        "from lab.workers import Processes\n"
+        "from lab.training.workers import Processes\n"
         "if __name__ == '__main__':\n"
         "    executor = Processes(1)\n"
         "    print(executor.submit(os.getpid).result(), flush=True)\n"
@@ -387,7 +312,7 @@ def test_the_end_of_the_block_leaves_the_cluster_and_waits_for_nothing(monkeypat
             calls.append((address, set_as_default))
 
         def get_executor(self, pure):
-            calls.append(("pure", pure))  # or equal units would run once
+            calls.append(("pure", pure))  # or equal jobs would run once
             return self
 
         def shutdown(self, wait):

@@ -71,7 +71,7 @@ class Spec:
         """The full call, which parses back."""
         calls = [(self.name, self.keywords), *((s.name, s.keywords) for s in self.schedulers)]
         return " + ".join(
-            f"{name}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
+            f"{name}({', '.join(f'{key}={literal(value)}' for key, value in keywords.items())})"
             for name, keywords in calls
         )
 
@@ -84,6 +84,15 @@ class Spec:
         """Return the same with this learning rate, unless it names its own."""
         keyword = lr_keyword(self) or "lr"
         return replace(self, keywords={keyword: lr} | self.keywords)
+
+
+def literal(value: Any) -> str:
+    """Return what parses back to the value of a literal, also where it is infinite."""
+    tree = ast.parse(repr(value), mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = node.id.replace("inf", "1e999")
+    return ast.unparse(tree)
 
 
 def parse_optimizers(

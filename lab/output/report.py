@@ -111,7 +111,7 @@ class Report(Generic[K, R]):
                 interruption.wait()
                 self.has_results = True
                 yield label, run
-                if run.interrupted or interruption.was_asked():
+                if interruption.was_asked():
                     self.interrupted = True
                     return
                 interruption.go_on()

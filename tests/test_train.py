@@ -4,8 +4,7 @@ import math
 from dataclasses import replace
 
 from lab.outcome import no_progress, show_none
-from lab.training.checks import take_a_step
-from lab.training.runs import MOVED_NOTHING, Runs, Training
+from lab.training.runs import MOVED_NOTHING, Training
 from lab.training.train import train_in_turn
 
 import pytest
@@ -91,15 +90,6 @@ def test_a_run_that_diverges_ends_there_and_leaves_the_others_alone():
     assert runs.final_losses[0] == math.inf
 
 
-def test_a_last_step_to_infinity_is_divergence_too():
-    inf = torch.tensor([math.inf])
-    runs = Runs(TRAININGS[:1], torch.tensor([[2.0], [1.0]]), inf, inf, SmallNet(), {}, 2, None)
-    assert runs.diverged_at() == [3]
-    assert runs.note == "diverged at step 3"
-    runs.final_losses = torch.tensor([0.5])
-    assert runs.diverged_at() == []
-
-
 class FailsAt(torch.optim.SGD):
     """Raises `error` at step `at` of every training."""
 
@@ -174,21 +164,3 @@ def test_progress_counts_steps_of_one_and_nets_of_many():
     train_in_turn(TASK, TRAININGS, adam, progress)
     assert seen == [3] * 3
     assert list(show_none("Adam")(range(3), 3)) == [0, 1, 2]
-
-
-def test_one_step_shows_what_does_not_work():
-    seen = []
-
-    class Counts(torch.optim.SGD):
-        def step(self, closure=None):
-            loss = super().step(closure)
-            seen.append(loss.item())
-            return loss
-
-    take_a_step(TASK, TRAININGS[0], Counts)
-    x, y = TRAININGS[0].dataset[:32]
-    assert seen == [mse_loss(TRAININGS[0].make_net(TASK)(x), y).item()]  # one mini-batch, once
-    with pytest.raises(ValueError, match="2D"):
-        take_a_step(TASK, TRAININGS[0], torch.optim.Muon)
-    with pytest.raises(RuntimeError, match="dense gradients"):
-        take_a_step(TASK, TRAININGS[0], torch.optim.SparseAdam)

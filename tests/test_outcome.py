@@ -1,0 +1,59 @@
+"""What became of a piece of work: what ended it, in words."""
+
+from dataclasses import dataclass
+
+from lab.outcome import Outcome, describe, keeping, nearest
+
+import pytest
+
+
+@dataclass
+class Work(Outcome):
+    steps: int = 0
+
+
+@pytest.mark.parametrize(
+    ("error", "seed", "note"),
+    [
+        (ValueError("no\n  more"), None, "failed at step 4: ValueError: no more"),
+        (ValueError("no"), 7, "failed at step 4 of seed 7: ValueError: no"),
+        (KeyboardInterrupt(), None, "interrupted at step 4"),
+        (KeyboardInterrupt(), 7, "interrupted at step 4 of seed 7"),
+    ],
+)
+def test_what_stopped_it_is_told_in_words(error, seed, note):
+    work = Outcome()
+    work.stop(error, 4, seed)
+    assert work.note == note
+    assert work.error is error
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), KeyboardInterrupt()])
+def test_work_that_is_kept_has_ended_at_the_step_after_those_it_took(error):
+    work = Work()
+    with keeping(work):
+        work.steps += 3
+        raise error
+    assert work.error is error
+    assert "at step 4" in work.note
+
+
+def test_what_is_no_failure_is_not_kept():
+    with pytest.raises(SystemExit), keeping(Work()):
+        raise SystemExit
+
+
+def test_only_what_was_interrupted_raises():
+    for error in (None, ValueError("boom")):
+        Outcome(error=error).raise_if_interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        Outcome(error=KeyboardInterrupt()).raise_if_interrupted()
+
+
+def test_an_error_is_one_line():
+    assert describe(OSError("a\n b")) == "OSError: a b"
+
+
+def test_the_nearest_names_are_offered_or_else_all():
+    assert nearest("adma", ["SGD", "Adam"]) == "; did you mean Adam?"
+    assert nearest("x", ["SGD", "Adam"]) == "; known: SGD, Adam"

@@ -1,0 +1,79 @@
+"""The parser: one line for each error, and the options that every script has."""
+
+from pathlib import Path
+
+from lab.pictures import style
+
+import matplotlib.pyplot as plt
+import pytest
+from conftest import assert_refused, exit_status
+from matplotlib.colors import to_hex
+from PIL import Image
+
+import compare_optimizers
+
+
+@pytest.mark.parametrize("text", ["-1e-3", "-1.5E+2", "-.5", "-3", "-3.25"])
+def test_a_negative_number_is_a_value_and_not_an_option(parser, text):
+    assert parser.parse(["--start", text]).start == float(text)
+
+
+def test_an_error_is_one_line_that_names_the_word(parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--start", "nowhere"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "'nowhere' is not a finite number" in err
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, MemoryError])
+def test_what_is_refused_ends_in_one_line(kind, parser, capsys):
+    with pytest.raises(SystemExit) as stop, parser.refusing():
+        raise kind("no\n  such thing")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith("error: no such thing\n")
+
+
+def test_no_show_asks_for_no_screen(parser, monkeypatch):
+    used = []
+    monkeypatch.setattr("matplotlib.use", used.append)
+    parser.parse([])
+    assert used == []
+    parser.parse(["--no-show"])
+    assert used == ["agg"]
+
+
+def test_two_outputs_are_two_files(parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--output", "a.png", "--csv", "./a.png"])
+    assert stop.value.code == 2
+    assert "two outputs name the same file" in capsys.readouterr().err
+    options = parser.parse(["--output", "a.png", "--csv", "a.csv"])
+    assert (options.output, options.csv) == (Path("a.png"), Path("a.csv"))
+
+
+def test_a_style_sheet_changes_the_ground_and_not_the_colours(workdir, capsys):
+    words = ["--no-show", "--epochs", "1", "--fit", "--optimizers", "SGD", "--style"]
+    grounds = {}
+    (workdir / "mine.mplstyle").write_text("figure.facecolor: red\n")
+    for name in ("default", "dark", "mine.mplstyle"):
+        with plt.rc_context():
+            assert exit_status(compare_optimizers.main, [*words, name]) == 0
+        colors = Image.open("compare_optimizers.png").convert("RGB").getcolors(99_999)
+        grounds[name] = max(colors)[1]
+        assert (63, 144, 218) in {color for _, color in colors}  # SGD's blue
+    assert grounds["default"] == (255, 255, 255)
+    assert grounds["dark"] == (0, 0, 0)
+    figure, _ = style.new_figure()
+    assert to_hex(figure.get_facecolor()) == "#ffffff"  # it has not stayed
+    with plt.rc_context():
+        assert exit_status(compare_optimizers.main, [*words, "mine.mplstyle"]) == 0
+        figure, _ = style.new_figure()
+        assert to_hex(figure.get_facecolor()) == "#ff0000"
+
+
+def test_an_unknown_style_sheet_is_refused(workdir, capsys):
+    words = ["--no-show", "--style", "darc"]
+    message = "'darc' is no style sheet and no file; did you mean dark?"
+    assert_refused(compare_optimizers.main, words, message, workdir, capsys)

@@ -1,0 +1,256 @@
+"""The proof that a stack trains as each of its nets would alone: what it finds out, and when."""
+
+from dataclasses import replace
+
+from lab.command_line.specs import parse_optimizer
+from lab.outcome import no_progress
+from lab.training import proof, stack
+from lab.training.train import train_all, train_in_turn
+
+import pytest
+import torch
+from conftest import SMALL, assert_like_alone, small_trainings
+from torch.nn.functional import smooth_l1_loss
+
+import training as training_module
+
+
+class Adversary(torch.optim.SGD):
+    """SGD that in some way makes more of a step than each element's own gradient."""
+
+    def __init__(self, params, lr=0.02):
+        super().__init__(params, lr=lr)
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        self.count += 1
+        self.change()
+        super().step()
+        return loss
+
+    def params(self):
+        return [param for group in self.param_groups for param in group["params"]]
+
+    def shrink(self, factor=0.9):
+        for param in self.params():
+            param.grad /= factor + param.grad.norm()
+
+
+class FromStepFour(Adversary):
+    def change(self):
+        if self.count >= 4:
+            self.shrink()
+
+
+class FromStepHundred(Adversary):
+    def change(self):
+        if self.count >= 100:
+            self.shrink()
+
+
+class EveryFifthStep(Adversary):
+    def change(self):
+        if self.count % 5 == 0:
+            self.shrink()
+
+
+class AboveANorm(Adversary):
+    """Clips what is above a norm that only the highest rate reaches."""
+
+    def change(self):
+        torch.nn.utils.clip_grad_norm_(self.params(), 20.0)
+
+
+class AcrossGroups(Adversary):
+    def change(self):
+        norm = sum(param.grad.norm() for param in self.params())
+        for param in self.params():
+            param.grad *= 1 + 0.01 * norm
+
+
+class ByShape(Adversary):
+    def change(self):
+        for param in self.params():
+            if param.ndim > 1:
+                param.grad *= 1.01
+
+
+class ByNumberOfParameters(Adversary):
+    def change(self):
+        for param in self.params():
+            param.grad *= 1 + 1 / param.numel()
+
+
+class DistanceFromTheStart(Adversary):
+    def change(self):
+        if not hasattr(self, "start"):
+            self.start = [param.clone() for param in self.params()]
+        for param, start in zip(self.params(), self.start, strict=True):
+            param.grad *= 1 + 0.01 * (param - start).norm()
+
+
+class OutsideItsState(Adversary):
+    """Keeps an average of all gradients where no state_dict sees it."""
+
+    def change(self):
+        for param in self.params():
+            self.mean = 0.9 * getattr(self, "mean", 0) + 0.1 * param.grad.mean()
+            param.grad += self.mean
+
+
+class RandomDraws(Adversary):
+    def change(self):
+        for param in self.params():
+            param.grad += 0.1 * torch.randn_like(param)
+
+
+class NewData(Adversary):
+    """Puts new tensors into the parameters, as `param.data = ...` does."""
+
+    def change(self):
+        for param in self.params():
+            param.data = param.data * 0.999
+
+
+class TwoCalls(Adversary):
+    """Evaluates the loss a second time further along, as sharpness-aware methods do."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        moves = [0.05 * param.grad / param.grad.norm() for param in self.params()]
+        for param, move in zip(self.params(), moves, strict=True):
+            param += move
+        with torch.enable_grad():
+            closure()
+        for param, move in zip(self.params(), moves, strict=True):
+            param -= move
+        torch.optim.SGD.step(self)
+        return loss
+
+
+class MovesBeforeItLooks(Adversary):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for param in self.params():
+            param *= 1 - 1e-3 * param.norm()
+        with torch.enable_grad():
+            loss = closure()
+        for param in self.params():
+            param /= 1 - 1e-3 * param.norm()
+        return loss
+
+
+class AnotherLoss(Adversary):
+    """Reports twice the loss."""
+
+    def step(self, closure=None):
+        return 2 * super().step(closure)
+
+    def change(self):
+        pass
+
+
+ADVERSARIES = [
+    FromStepFour, FromStepHundred, EveryFifthStep, AboveANorm, AcrossGroups, ByShape,
+    ByNumberOfParameters, DistanceFromTheStart, OutsideItsState, RandomDraws, NewData, TwoCalls,
+    MovesBeforeItLooks, AnotherLoss,
+]  # fmt: skip
+
+
+RATES = 0.01, 0.02, 0.7
+
+
+@pytest.mark.parametrize(
+    ("adversary", "lrs"),
+    [(each, RATES) for each in ADVERSARIES]
+    + [(each, (None,)) for each in ADVERSARIES if each is not AboveANorm],
+)
+def test_an_optimizer_that_couples_elements_is_found_out(adversary, lrs):
+    task = replace(SMALL, epochs=40)
+    every = small_trainings(lrs, seeds=(3, 4))
+    runs = train_all(task, every, adversary)
+    assert not runs.stacked
+    alone = train_in_turn(task, every[:1], adversary, no_progress)
+    assert runs.history(0) == alone.history(0)
+
+
+def test_element_wise_optimizers_stay_stacked_over_a_thousand_epochs():
+    task = replace(SMALL, epochs=1000, batch_size=50)
+    for spec in ("RMSprop(alpha=0.9)", "Adam(betas=(0.9, 0.99))"):
+        runs = train_all(task, small_trainings(seeds=(3, 4)), parse_optimizer(spec, lr=0.01))
+        assert runs.stacked
+
+
+def test_a_training_loop_with_another_loss_is_found_out(monkeypatch):
+    def train(net, optimizer, loader, loss_function, epochs):
+        return training_module.train(net, optimizer, loader, smooth_l1_loss, epochs)
+
+    monkeypatch.setattr(proof, "train", train)
+    assert not train_all(SMALL, small_trainings(), torch.optim.Adam).stacked
+
+
+def test_a_final_loss_that_is_not_the_nets_own_is_found_out(monkeypatch):
+    monkeypatch.setattr(proof, "evaluate", lambda net, dataset, loss: 1.01)
+    assert not train_all(SMALL, small_trainings(), torch.optim.Adam).stacked
+
+
+@pytest.mark.parametrize("wrong", ["weights", "losses", "grads"])
+def test_a_stack_that_computes_something_else_is_found_out(wrong, monkeypatch):
+    backward = stack.Stack.backward
+
+    def changed(stack, samples):
+        losses, grads = backward(stack, samples)
+        if wrong == "weights":
+            with torch.no_grad():
+                stack.matrix *= 1.0001
+        if wrong == "losses":
+            losses = losses * 1.001
+        if wrong == "grads":
+            grads *= 1.01
+        return losses, grads
+
+    monkeypatch.setattr(stack.Stack, "backward", changed)
+    assert not train_all(SMALL, small_trainings(), torch.optim.Adam).stacked
+
+
+# ---------------------------------------------------------------- shadows
+
+
+def test_two_shadows_go_along_for_an_epoch_and_then_one():
+    steps = []
+
+    class Counts(torch.optim.SGD):
+        def step(self, closure=None):
+            steps.append(self)
+            return super().step(closure)
+
+    runs = train_all(SMALL, small_trainings((0.01, 0.02, 0.03)), Counts)
+    assert runs.stacked
+    assert len(steps) == 4 * 3 + 5 * 4 * 2  # with the stack's own, in each of 6 epochs of 4 steps
+    assert sorted(map(steps.count, set(steps))) == [4, 24, 24]
+
+
+def test_where_the_middle_rate_diverges_another_shadow_goes_on():
+    every = small_trainings((0.01, 1e25, 0.02))
+    runs = train_all(SMALL, every, torch.optim.SGD)
+    assert runs.stacked
+    assert runs.final_losses[4:8].isinf().all()
+    assert_like_alone(runs, SMALL, every[:4], torch.optim.SGD)
+
+
+def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
+    checked = []
+
+    def train(net, optimizer, loader, loss_function, epochs):
+        checked.append(loader)
+        return training_module.train(net, optimizer, loader, loss_function, epochs)
+
+    monkeypatch.setattr(proof, "train", train)
+    assert train_all(SMALL, small_trainings(), torch.optim.SGD).stacked
+    assert len(checked) == 2 + 5  # by both shadows in the first epoch, then by one
+    assert {len(x) for ((x, _),) in checked} == {32, 4}  # the smaller last mini-batch is one
