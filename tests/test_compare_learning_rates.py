@@ -45,9 +45,8 @@ def test_each_number_is_that_of_the_textbooks_loop():
         for r, lr in enumerate(result.lrs):
             for k, seed in enumerate((7, 8)):
                 losses, net = textbook_training(
-                    small_data(seed)[0], SmallNet, lambda p, label=label, lr=lr: parse_optimizer(
-                        label, lr)(p), mse_loss, seed, 2, 50
-                )  # fmt: skip
+                    small_data(seed)[0], SmallNet, parse_optimizer(label, lr), mse_loss, seed, 2, 50
+                )
                 ends = [
                     mse_loss(net(x), y).item() for x, y in (d.tensors for d in small_data(seed))
                 ]
