@@ -186,6 +186,25 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     assert [sizes.count(size) for size in ("64", "32", "1")] == [3, 2, 1]
 
 
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_run_that_was_interrupted_is_the_last_one():
+    task = replace(SMALL, epochs=9)
+    runs = script.compare(sgd, task, (50, 10), progress=lambda name: interrupt)
+    size, run = next(runs)
+    assert (size, run.steps, len(run.losses)) == (50, 4, 3)  # two epochs, and the start
+    assert run.interrupted
+    assert run.note == "interrupted at step 5"
+    with pytest.raises(KeyboardInterrupt):
+        next(runs)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

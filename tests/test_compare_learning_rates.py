@@ -235,6 +235,24 @@ def test_what_is_trained_one_by_one_is_said(workdir, capsys):
     assert f"LBFGS(max_iter=2): {IN_TURN} (ValueError: LBFGS doesn't support" in out
 
 
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_sweep_that_was_interrupted_is_the_last_one():
+    sweeps = script.compare(None, SHORT, [0.01, 0.1], range(3), progress=lambda name: interrupt)
+    label, result = next(sweeps)
+    assert (label, len(result.losses)) == ("SGD", 2)
+    assert result.interrupted
+    assert "interrupted at step 3" in result.note
+    with pytest.raises(KeyboardInterrupt):
+        next(sweeps)
+
+
 def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, capsys, homework):
     homework(
         "import torch\n"

@@ -257,6 +257,24 @@ def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
         assert "Adam: " not in out
 
 
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_run_that_was_interrupted_is_the_last_one(four):
+    runs = script.compare(MAKERS, progress=lambda name: interrupt)
+    label, run = next(runs)
+    assert (label, run.history(0)) == ("SGD", four["SGD"].history(0)[:2])
+    assert run.interrupted
+    assert run.note == "interrupted at step 3"
+    with pytest.raises(KeyboardInterrupt):
+        next(runs)
+
+
 # ---------------------------------------------------------------- many seeds
 
 

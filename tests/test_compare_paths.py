@@ -148,6 +148,24 @@ def test_an_optimizer_that_fails_while_it_is_tuned_is_a_row(workdir, capsys, hom
     assert (labels.count("homework.Fails"), labels.count("Adam")) == (3, 6)
 
 
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_path_that_was_interrupted_is_the_last_one():
+    runs = script.compare(VALLEY, steps=9, progress=lambda name: interrupt)
+    label, run = next(runs)
+    assert (label, run.steps) == ("SGD", 2)
+    assert torch.equal(run.path, dict(script.compare(VALLEY, steps=9))["SGD"].path[:3])
+    assert run.interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(runs)
+
+
 @pytest.mark.parametrize("n_more", [0, 2])
 def test_an_interrupted_gallery_shows_what_is_finished(n_more, workdir, capsys, monkeypatch):
     whole = script.compare
