@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
+from data import make_loader
 from lab.training.runs import trainings_of
 from lab.training.sweeps import learning_rates
 from lab.training.train import train_all
@@ -29,7 +30,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from compare_learning_rates import LR_COUNT, LR_RANGE
-from data import make_loader
 from settings import LR, OPTIMIZERS, SEED
 from tasks import TASKS
 from training import train
@@ -91,16 +91,14 @@ def textbook_loop(net, optimizer, loader, loss_function, epochs):
     return losses
 
 
-def train_stacks(
-    n_seeds: int, lrs: list[float] | None = None, compiled: bool = False
-) -> list[float]:
+def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> list[float]:
     """Train the tutorial's four from every seed, at every rate: the data and nets included.
 
     Returns what a step of each took, in milliseconds.
     """
     trainings, steps = trainings_of(TASK, range(n_seeds), lrs or [None]), []
     for make_optimizer in parse_optimizers(OPTIMIZERS, None if lrs else LR).values():
-        runs = train_all(TASK, trainings, make_optimizer, compiled=compiled)
+        runs = train_all(TASK, trainings, make_optimizer)
         assert runs.stacked or len(trainings) == 1
         steps.append(1000 * runs.seconds / len(runs.losses))
     return steps
@@ -177,9 +175,11 @@ def compare_load(folder: str) -> None:
 STEPS = """
 import sys
 from benchmarks.speed import LR_COUNT, LR_RANGE, train_stacks
+from lab.training import compiled
 from lab.training.sweeps import learning_rates
 lrs = learning_rates(*LR_RANGE, LR_COUNT)
-rounds = [train_stacks(int(sys.argv[1]), lrs, sys.argv[2] == "yes") for _ in range(2)]
+compiled.WORTH_COMPILING = float(sys.argv[2])
+rounds = [train_stacks(int(sys.argv[1]), lrs) for _ in range(2)]
 for both in zip(*rounds):
     for step in both:
         print(step, "ms a step")
@@ -193,12 +193,12 @@ def compare_peer(folder: str) -> None:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where torch keeps what it has compiled
     for n_seeds, n_pairs in (("10", 3), ("100", 7), ("1000", 1)):
         theirs = partial(step_times, "-m", "benchmarks.peer", n_seeds, "--again")
-        for compiled in ("no", "yes"):
-            ours = partial(step_times, "-c", STEPS, n_seeds, compiled)
+        for how, worth_compiling in (("not compiled", "inf"), ("compiled", "0")):
+            ours = partial(step_times, "-c", STEPS, n_seeds, worth_compiling)
             mine, others, ratio = medians([(ours(), theirs()) for _ in range(n_pairs)])
             print(
-                f"{9 * int(n_seeds)} nets, compiled: {compiled}: {mine:.2f} ms a step, JAX "
-                f"{others:.2f} ms: ratio {ratio:.2f}",
+                f"{9 * int(n_seeds)} nets, {how}: {mine:.2f} ms a step, JAX {others:.2f} ms: "
+                f"ratio {ratio:.2f}",
                 flush=True,
             )
     sweep = process(script, "--no-show", "--output", figure, "--seeds", "1000")
@@ -208,12 +208,8 @@ def compare_peer(folder: str) -> None:
         sweep()
 
     peer = process("-m", "benchmarks.peer", "1000")
-    plain = process(script, "--no-show", "--output", figure, "--seeds", "1000", "--compile", "no")
     compare("36,000 trainings, nothing compiled before", from_nothing, "JAX", peer, pairs=3)
     compare("36,000 trainings, compiled before", sweep, "JAX", peer, pairs=3)
-    compare(
-        "36,000 trainings, nothing compiled before", from_nothing, "--compile no", plain, pairs=3
-    )
 
 
 def step_times(*words: str) -> float:

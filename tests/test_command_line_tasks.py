@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 
 from lab.command_line.options import add_batch_size, add_seeds, add_target, add_task, add_tasks
-from lab.command_line.tasks import load_task, load_tasks
+from lab.command_line.tasks import data_on, load_task, load_tasks
 
 import pytest
 import torch
@@ -105,3 +105,17 @@ def test_all_tasks_are_the_default_and_those_that_fail_are_left_out(load_many, m
 def test_many_tasks_are_refused_where_one_is_too_large(load_many):
     with pytest.raises(ValueError, match="--task, of 10000000000 samples: this would need"):
         load_many("--tasks", "logistic", "sine(samples=10000000000)")
+
+
+def test_the_data_are_on_the_device_that_is_asked_for():
+    make_data = data_on("meta", SMALL.make_data)  # a device that every torch has
+    for dataset, own in zip(make_data(3), SMALL.make_data(3), strict=True):
+        assert [tensor.device.type for tensor in dataset.tensors] == ["meta", "meta"]
+        assert [t.shape for t in dataset.tensors] == [t.shape for t in own.tensors]
+    assert data_on("cpu", SMALL.make_data)(3)[0].tensors[0].device.type == "cpu"
+
+
+def test_data_are_made_once_for_each_seed():
+    make_data = data_on("cpu", SMALL.make_data)
+    assert make_data(3) is make_data(3)
+    assert not torch.equal(make_data(3)[0].tensors[0], make_data(4)[0].tensors[0])

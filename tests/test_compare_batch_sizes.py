@@ -103,8 +103,9 @@ def test_gradient_noise_counts_whole_batches_only():
 
 
 def test_the_names_of_the_lesson():
-    names = [script.name_of(size, 1000) for size in (1000, 32, 1)]
-    assert names == ["BGD (1000)", "MBGD (32)", "SGD (1)"]
+    runs = script.compare(sgd, replace(SMALL, epochs=1), ("full", 32, 1))
+    names = [script.name_of(size, run) for size, run in runs]
+    assert names == ["BGD (100)", "MBGD (32)", "SGD (1)"]
 
 
 def test_the_table_the_figure_and_the_csv(workdir, capsys):
@@ -122,10 +123,10 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
         assert [float(row["loss"]) for row in mine] == run.losses
         assert [float(row["held_out_loss"]) for row in mine] == run.held_out_losses
         assert [row["epoch"] for row in mine] == ["0", "1", "2"]
-    figure = script.draw(runs, 64)
+    figure = script.draw(runs)
     by_epoch, by_second = figure.axes
     for i, (size, run) in enumerate(runs.items()):
-        assert by_epoch.lines[i].get_label() == script.name_of(size, 64)
+        assert by_epoch.lines[i].get_label() == script.name_of(size, run)
         assert list(by_epoch.lines[i].get_ydata()) == run.losses
         assert list(by_second.lines[i].get_xdata()) == run.seconds
     assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == ("Epochs", "Seconds of training")
@@ -138,8 +139,8 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
             pytest.approx(2 * runs[64].losses[0]),  # the start, and some room
         )
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == [script.name_of(size, 64) for size in (64, 32, 1)]
-    again = script.draw(iter(runs.items()), 64)  # as from `compare`
+    assert names == ["BGD (64)", "MBGD (32)", "SGD (1)"]
+    again = script.draw(iter(runs.items()))  # as from `compare`
     assert len(again.axes[0].lines) == 3
 
 
@@ -163,7 +164,7 @@ def test_a_diverging_run_is_a_result(workdir, capsys):
     assert runs[8].diverged_at <= 13
     assert len(runs[8].losses) == 2
     assert not math.isfinite(runs[8].losses[-1])
-    assert "(diverged)" in script.draw(runs, 100).axes[0].lines[0].get_label()
+    assert "(diverged)" in script.draw(runs).axes[0].lines[0].get_label()
 
 
 def test_a_last_step_to_infinity_is_divergence_too():
@@ -185,6 +186,25 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     assert [sizes.count(size) for size in ("64", "32", "1")] == [3, 2, 1]
 
 
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_run_that_was_interrupted_is_the_last_one():
+    task = replace(SMALL, epochs=9)
+    runs = script.compare(sgd, task, (50, 10), progress=lambda name: interrupt)
+    size, run = next(runs)
+    assert (size, run.steps, len(run.losses)) == (50, 4, 3)  # two epochs, and the start
+    assert run.interrupted
+    assert run.note == "interrupted at step 5"
+    with pytest.raises(KeyboardInterrupt):
+        next(runs)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -202,17 +222,16 @@ def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
     assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
 
 
+def cells(run):
+    """Return the cells of a run's row but for its name, and its note."""
+    return [*(column.cell(32, run) for column in script.COLUMNS[1:]), run.note]
+
+
 def test_a_row_worked_by_hand():
-    run = script.Run(32, 0.25, [1.0, 0.5, 0.25], [1.1, 0.6, 0.35], [0.0, 0.5, 2.0], 64)
-    assert script.table_row(run) == ("32", "1.0000", "0.25000", "0.35000", "0.250", "")
+    losses, held_out = [1.0, 0.5, 0.25], [1.1, 0.6, 0.35]
+    run = script.BatchSizeRun(32, 0.25, losses, held_out, [0.0, 0.5, 2.0], 64)
+    assert cells(run) == ["32", "1.0000", "0.25000", "0.35000", "0.250", ""]
     run.diverged_at = 7
-    assert script.table_row(run)[2:] == ("-", "-", "0.250", "diverged at step 7")
-    begun = script.Run(32, 0.25, [1.0], [1.1], [0.0], 3, stopped="interrupted at step 4")
-    assert script.table_row(begun) == (
-        "32",
-        "-",
-        "1.00000",
-        "1.10000",
-        "0.250",
-        "interrupted at step 4",
-    )
+    assert cells(run)[2:] == ["-", "-", "0.250", "diverged at step 7"]
+    begun = script.BatchSizeRun(32, 0.25, [1.0], [1.1], [0.0], 3, stopped="interrupted at step 4")
+    assert cells(begun) == ["32", "-", "1.00000", "1.10000", "0.250", "interrupted at step 4"]

@@ -16,7 +16,6 @@ from conftest import (
     SmallNet,
     assert_refused,
     exit_status,
-    made_up,
     made_up_sweep,
     small_data,
     textbook_training,
@@ -40,18 +39,14 @@ def run_main(*words):
 
 def test_each_number_is_that_of_the_textbooks_loop():
     specs = parse_optimizers(["SGD(momentum=0.8)", "Adam()"])
-    runs = dict(
-        script.compare(specs, replace(SMALL, epochs=2, batch_size=50), [0.003, 0.03], [7, 8])
-    )
-    for label, run in runs.items():
-        result = script.Sweep(run)
+    task = replace(SMALL, epochs=2, batch_size=50)
+    for label, result in script.compare(specs, task, [0.003, 0.03], [7, 8]):
         assert {0.003, 0.03} <= set(result.lrs)
         for r, lr in enumerate(result.lrs):
             for k, seed in enumerate((7, 8)):
                 losses, net = textbook_training(
-                    small_data(seed)[0], SmallNet, lambda p, label=label, lr=lr: parse_optimizer(
-                        label, lr)(p), mse_loss, seed, 2, 50
-                )  # fmt: skip
+                    small_data(seed)[0], SmallNet, parse_optimizer(label, lr), mse_loss, seed, 2, 50
+                )
                 ends = [
                     mse_loss(net(x), y).item() for x, y in (d.tensors for d in small_data(seed))
                 ]
@@ -68,7 +63,7 @@ def test_company_does_not_change_the_numbers():
     )
     assert torch.equal(alone["Adam"].losses, company["Adam"].losses)
     assert torch.equal(alone["Adam"].final_losses, company["Adam"].final_losses)
-    assert not company["LBFGS(max_iter=2)"].stacked
+    assert not company["LBFGS(max_iter=2)"].runs.stacked
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -91,13 +86,13 @@ def test_the_sentences_follow_from_the_numbers():
 
 
 def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
-    runs = {"lost": made_up([math.inf, math.inf]), "fine": made_up([1.0, 2.0])}
-    sentences = script.conclusions({label: script.Sweep(run) for label, run in runs.items()})
+    sweeps = {"lost": made_up_sweep([math.inf, math.inf]), "fine": made_up_sweep([1.0, 2.0])}
+    sentences = script.conclusions(sweeps)
     assert sentences[0] == "lost diverged at every rate."
     assert not any("lost" in sentence for sentence in sentences[1:])
-    script.draw(runs).savefig("a.png")
-    script.draw({"lost": runs["lost"]}).savefig("b.png")
-    assert script.conclusions({"lost": script.Sweep(runs["lost"])}) == sentences[:1]
+    script.draw(sweeps).savefig("a.png")
+    script.draw({"lost": sweeps["lost"]}).savefig("b.png")
+    assert script.conclusions({"lost": sweeps["lost"]}) == sentences[:1]
 
 
 def test_with_too_few_seeds_it_says_how_many_would_do():
@@ -157,19 +152,18 @@ def test_the_table_and_the_csv(workdir, capsys):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(script.CSV_HEADER)
     lrs = [1e-4, 1e-2, 1.0]
-    for label, run in script.compare(None, SHORT, lrs, seeds=[4, 5, 6]):
+    for label, result in script.compare(None, SHORT, lrs, seeds=[4, 5, 6]):
         mine = [row for row in rows if row["optimizer"] == label]
-        assert [float(row["final_loss"]) for row in mine] == run.final_losses.tolist()
-        assert [float(row["held_out_loss"]) for row in mine] == run.held_out_losses.tolist()
-        result = script.Sweep(run)
-        lrs = result.lrs
-        assert {1e-4, 1e-2, 1.0} <= set(lrs)
-        assert [int(row["seed"]) for row in mine] == [4, 5, 6] * len(lrs)
-        assert [float(row["lr"]) for row in mine] == [lr for lr in lrs for _ in range(3)]
+        losses = result.final_losses, result.held_out_losses
+        for key, each in zip(("final_loss", "held_out_loss"), losses, strict=True):
+            assert [float(row[key]) for row in mine] == each.flatten().tolist()
+        assert set(lrs) <= set(result.lrs)
+        assert [int(row["seed"]) for row in mine] == [4, 5, 6] * len(result.lrs)
+        assert [float(row["lr"]) for row in mine] == [lr for lr in result.lrs for _ in range(3)]
         best = result.held_out_losses.median(1).values
         judged = result.cross_validated_losses().median()
         line = next(line for line in out.splitlines() if line.startswith(label + " "))
-        assert f" {lrs[best.argmin()]:.3g} " in line
+        assert f" {result.lrs[best.argmin()]:.3g} " in line
         assert f" {judged:.5f} [" in line
         assert "{:.3g} to {:.3g}".format(*result.good_lrs()) in line
 
@@ -186,12 +180,12 @@ def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys)
     head, row, *_ = capsys.readouterr().out.splitlines()
     assert " accuracy " in head
     task = replace(TASKS["logistic"], epochs=1, batch_size=50)
-    ((_, run),) = script.compare({"SGD": parse_optimizer("SGD")}, task, (0.01, 0.1, 1.0), range(4))
-    result = script.Sweep(run)
+    sgd = {"SGD": parse_optimizer("SGD")}
+    ((_, result),) = script.compare(sgd, task, (0.01, 0.1, 1.0), range(4))
     x, y = task.make_data(2)[1].tensors
     k = 4 * result.best + 2  # the net of seed 2 at the best rate
-    assert run.trainings[k].lr == result.lrs[result.best]
-    right = (run.predict(x, k).argmax(1) == y).double().mean().item()
+    assert result.runs.trainings[k].lr == result.best_lr
+    right = (result.runs.predict(x, k).argmax(1) == y).double().mean().item()
     assert result.accuracies()[2].item() == pytest.approx(right)
     low, median, high = result.accuracies().quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     assert f" {median:.1%} [{low:.1%}, {high:.1%}] " in row
@@ -199,8 +193,8 @@ def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys)
 
 def test_the_figure_marks_best_rates_and_divergence():
     sweeps = {
-        "SGD": made_up([3.0, 1.0, math.inf], [0.1, 1.0, 10.0]),
-        "Adam": made_up([2.0, 0.5, 4.0], [0.1, 1.0, 10.0]),
+        "SGD": made_up_sweep([3.0, 1.0, math.inf], [0.1, 1.0, 10.0]),
+        "Adam": made_up_sweep([2.0, 0.5, 4.0], [0.1, 1.0, 10.0]),
     }
     figure = script.draw(sweeps)
     figure.canvas.draw()
@@ -239,6 +233,24 @@ def test_what_is_trained_one_by_one_is_said(workdir, capsys):
     out = capsys.readouterr().out
     assert out.count(IN_TURN) == 1
     assert f"LBFGS(max_iter=2): {IN_TURN} (ValueError: LBFGS doesn't support" in out
+
+
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_sweep_that_was_interrupted_is_the_last_one():
+    sweeps = script.compare(None, SHORT, [0.01, 0.1], range(3), progress=lambda name: interrupt)
+    label, result = next(sweeps)
+    assert (label, len(result.losses)) == ("SGD", 2)
+    assert result.interrupted
+    assert "interrupted at step 3" in result.note
+    with pytest.raises(KeyboardInterrupt):
+        next(sweeps)
 
 
 def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, capsys, homework):
@@ -284,28 +296,3 @@ def test_an_optimizer_that_fails_leaves_its_rates_that_are_complete(workdir, cap
 )
 def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
     assert_refused(script.main, [*FAST, *words], message, workdir, capsys)
-
-
-# ---------------------------------------------------------------- compiled
-
-TWO_OPTIMIZERS = ["SGD", "Adam"]
-FEW = ["--no-show", "--optimizers", *TWO_OPTIMIZERS, "--seeds", "2", "--epochs", "1"]
-FEW += ["--lr-range", "1e-4", "1e-3", "--lr-count", "2"]  # so low that the grid grows
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"), [(["--compile", "yes"], True), (["--compile", "no"], False), ([], False)]
-)
-def test_it_is_compiled_where_that_is_asked_for(words, expected, compiled, workdir):
-    assert exit_status(script.main, [*FEW, *words]) == 0
-    assert len(compiled) > 2  # stacks: the grid has grown
-    assert set(compiled) == {expected}
-
-
-@pytest.mark.parametrize(("worth", "expected"), [(48, True), (49, False)])
-def test_by_default_the_work_of_all_optimizers_decides(worth, expected, compiled, monkeypatch):
-    monkeypatch.setattr(stacking, "WORTH_COMPILING", worth)
-    optimizers = parse_optimizers(TWO_OPTIMIZERS, sweeping=True)
-    # 2 optimizers, 2 rates, 2 seeds, 24 steps; 4 parameter tensors.
-    dict(script.compare(optimizers, SMALL, (0.01, 0.1), range(2)))
-    assert set(compiled) == {expected}

@@ -170,10 +170,10 @@ def test_steps_to_target_average_an_epoch(four):
     run = four["Adam"]
     losses, window = run.history(0), run.steps_per_epoch
     target = statistics.mean(losses[-window:]) * 1.5
-    step = int(script.table_row(run, target)[2])
+    step = int(script.steps_in_words(run, target))
     assert statistics.mean(losses[step - window : step]) < target
     assert step == window or statistics.mean(losses[step - window - 1 : step - 1]) >= target
-    assert script.table_row(run, 1e-9)[2] == "-"
+    assert script.steps_in_words(run, 1e-9) == "-"
 
 
 def test_the_figure_shows_every_loss(four):
@@ -196,7 +196,7 @@ def made_up(*histories, final=0.5):
     losses = torch.tensor(histories, dtype=torch.float64).T
     finals = torch.tensor([final] * len(histories), dtype=torch.float64)
     every = trainings_of(SMALL, range(len(histories)))
-    return Runs(every, losses, finals, finals, SmallNet(), {}, 2, None)
+    return Runs(SMALL, every, losses, finals, finals, {}, 2, None)
 
 
 def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
@@ -213,82 +213,6 @@ def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
     scale, low, high = limits(made_up([0.1, 0.1]), made_up([1e-4, 1e-4]))
     assert scale == "log"  # or else the second would lie flat on the axis
     assert low < 1e-4 < 0.2 < high
-
-
-def test_fit_adds_the_data_and_each_nets_curve(workdir):
-    every = MAKERS | {"wild": lambda params: torch.optim.SGD(params, lr=3.0)}
-    runs = dict(script.compare(every, replace(SMALL, epochs=2), seeds=[4]))
-    _, fit = script.draw(runs, fit=True).axes
-    assert (
-        fit.collections[0].get_offsets().tolist() == torch.cat(small_data(4)[0].tensors, 1).tolist()
-    )
-    y = small_data(4)[0].tensors[1]
-    low, high = fit.get_ylim()  # the data's and a little more, whatever a net does
-    assert y.min() - 0.2 < low < y.min()
-    assert y.max() < high < y.max() + 0.2
-    for line, label in zip(fit.lines, runs, strict=True):
-        _, net = textbook_training(
-            small_data(4)[0], SmallNet, every[label], mse_loss, 4, 2, SMALL.batch_size
-        )
-        x = torch.tensor(line.get_xdata()).reshape(-1, 1)
-        assert x.min() == small_data(4)[0].tensors[0].min()
-        torch.testing.assert_close(torch.tensor(line.get_ydata()), net(x).flatten().double())
-        assert to_hex(line.get_color()) == to_hex(style.colors_of(runs)[label])
-
-
-def test_fit_of_many_seeds_shows_the_median_curve():
-    ((label, run),) = script.compare(
-        {"SGD": MAKERS["SGD"]}, replace(SMALL, epochs=2), seeds=range(5)
-    )
-    fit = script.draw({label: run}, fit=True).axes[1]
-    x = torch.tensor(fit.lines[0].get_xdata()).reshape(-1, 1)
-    curves = torch.stack([run.predict(x, k) for k in range(5)])
-    median = curves.squeeze(2).double().median(0).values
-    torch.testing.assert_close(torch.tensor(fit.lines[0].get_ydata()), median)
-    assert len(fit.collections) == 2  # the data and the band
-
-
-def test_fit_of_classes_shows_the_regions_of_each_net(workdir):
-    task = replace(TASKS["spirals"], epochs=2)
-    runs = dict(script.compare(MAKERS, task, seeds=[4]))
-    figure = script.draw(runs, fit=True)
-    _, *panels = figure.axes
-    assert [axes.get_title() for axes in panels] == list(MAKERS)
-    x, y = task.make_data(4)[0].tensors
-    low, high = x.min(0).values, x.max(0).values
-    for axes, run in zip(panels, runs.values(), strict=True):
-        (image,), (points,) = axes.images, axes.collections
-        assert image.get_extent() == pytest.approx(
-            [low[0].item(), high[0].item(), low[1].item(), high[1].item()]
-        )
-        assert points.get_offsets().tolist() == x.tolist()
-        assert points.get_array().tolist() == y.tolist()
-        classes = torch.tensor(image.get_array())
-        for row, column in ((0, 0), (99, 0), (0, 99), (40, 70)):  # from below, from the left
-            point = low + (high - low) * torch.tensor([column, row]) / 99
-            assert run.predict(point.unsqueeze(0), 0).argmax(1) == classes[row, column]
-        assert len(classes.unique()) == 2
-
-
-def test_fit_of_two_inputs_and_a_number_shows_maps_beside_the_data(workdir):
-    task = replace(TASKS["terrain"], epochs=1)
-    runs = dict(script.compare({"Adam": MAKERS["Adam"]}, task, seeds=[4, 5]))
-    _, data, fit = script.draw(runs, fit=True).axes
-    x, y = task.make_data(4)[0].tensors
-    assert data.collections[0].get_array().tolist() == y.flatten().tolist()
-    low, high = x.min(0).values, x.max(0).values
-    (image,) = fit.images
-    assert image.get_clim() == data.collections[0].get_clim()  # one colour, one height
-    for row, column in ((0, 0), (99, 10), (50, 99)):
-        point = (low + (high - low) * torch.tensor([column, row]) / 99).unsqueeze(0)
-        heights = torch.cat([runs["Adam"].predict(point, k) for k in (0, 1)])
-        # torch's median of two is the lower one
-        assert image.get_array()[row, column] == pytest.approx(heights.min().item(), rel=1e-4)
-
-
-def test_fit_of_what_cannot_be_drawn_is_refused(workdir, capsys):
-    words = ["--no-show", "--fit", "--task", "prose"]
-    assert_refused(script.main, words, "a curve of one input", workdir, capsys)
 
 
 def test_a_diverging_run_is_a_result(workdir, capsys):
@@ -331,6 +255,24 @@ def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
         out = capsys.readouterr().out
         assert out.count("homework.Still: its steps moved nothing") == 1
         assert "Adam: " not in out
+
+
+def interrupt(items, total):
+    """A progress during which Ctrl-C comes, after two items."""
+    for number, item in enumerate(items):
+        if number == 2:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_the_run_that_was_interrupted_is_the_last_one(four):
+    runs = script.compare(MAKERS, progress=lambda name: interrupt)
+    label, run = next(runs)
+    assert (label, run.history(0)) == ("SGD", four["SGD"].history(0)[:2])
+    assert run.interrupted
+    assert run.note == "interrupted at step 3"
+    with pytest.raises(KeyboardInterrupt):
+        next(runs)
 
 
 # ---------------------------------------------------------------- many seeds

@@ -7,10 +7,67 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab.output import files
 from lab.output.files import write_csv
+from lab.pictures import style
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "numbers.csv"
+    path.write_text("old")
+
+    def fail_halfway():
+        with files.whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with files.whole_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link_and_what_it_names_is_written(tmp_path):
+    (tmp_path / "there.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    with files.whole_file(tmp_path / "link.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF")])
+def test_the_extension_picks_the_format(tmp_path, name, start):
+    figure, _ = style.new_figure()
+    files.save_figure(figure, str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def save_with(label, path):
+    figure, (axes,) = style.new_figure()
+    axes.plot([1, 2], label=label)
+    with files.missing_letters() as remarks:
+        style.legend(figure, axes.lines)
+        files.save_figure(figure, path)
+    return remarks
+
+
+def test_letters_that_no_font_has_are_told_in_one_sentence(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", list)
+    (remark,) = save_with("动量", tmp_path / "a.png")
+    assert "Noto Sans CJK" in remark
+    assert save_with("Adam", tmp_path / "b.png") == []
+    assert len(save_with("动量", tmp_path / "c.png")) == 1  # each time
+    assert not recwarn.list
 
 
 @given(st.lists(st.floats(), max_size=5))

@@ -43,9 +43,9 @@ def plain_nets(lr, gamma, seed=3):
 def test_moments_come_closer_together_at_the_start(n_steps):
     steps = learning.moments(n_steps)
     assert steps[0] == 0
-    assert steps[-learning.REST - 1 :] == [n_steps] * (learning.REST + 1)
+    assert steps[-learning.REST_FRAMES - 1 :] == [n_steps] * (learning.REST_FRAMES + 1)
     assert len(steps) <= 100
-    moving = torch.tensor(steps[: -learning.REST])
+    moving = torch.tensor(steps[: -learning.REST_FRAMES])
     assert (moving.diff() > 0).all()
     if n_steps > 1000:
         assert (moving.diff().diff() >= -1).all()
@@ -94,12 +94,12 @@ def frames(task, specs, seed, numbers):
     """Yield the step, loss lines, and fit panels of an animation at frames of these numbers."""
     runs = dict(script.compare(specs, task, seeds=[seed]))
     figure = script.draw(runs, fit=True)
-    movie = learning.animate(figure, runs, task, specs)
+    animation = learning.animate(figure, runs, specs)
     steps = learning.moments(max(len(run.losses) for run in runs.values()))
     for number in numbers:
-        movie._func(number)
+        animation._func(number)
         yield steps[number], runs, figure
-    movie._draw_was_started = True  # it is not to be shown
+    animation._draw_was_started = True  # it is not to be shown
 
 
 def test_each_frame_shows_the_losses_and_the_curves_of_its_step():
@@ -141,8 +141,8 @@ def test_the_animation_is_saved(workdir, capsys):
     words = ["--no-show", "--epochs", "1", "--optimizers", "SGD", "Adam"]
     assert exit_status(script.main, [*words, "--animate", "a.gif"]) == 0
     assert "saved a.gif" in capsys.readouterr().out
-    with Image.open("a.gif") as movie:
-        assert 1 < movie.n_frames <= 100
+    with Image.open("a.gif") as animation:
+        assert 1 < animation.n_frames <= 100
     assert (workdir / "a.gif").stat().st_size < 2e6
 
 

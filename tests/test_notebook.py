@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab.pictures import style
+from lab.output.files import save_figure
 
 import compare_learning_rates
 import compare_optimizers
@@ -40,10 +40,10 @@ def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir):
     assert outputs(executed)[:-1] == stored
 
     runs = dict(compare_optimizers.compare())
-    style.save_figure(compare_optimizers.draw(runs), "script.png")
+    save_figure(compare_optimizers.draw(runs), "script.png")
     assert Path("first.png").read_bytes() == Path("script.png").read_bytes()
     sweep = dict(compare_learning_rates.compare())
-    style.save_figure(compare_learning_rates.draw(sweep), "script.png")
+    save_figure(compare_learning_rates.draw(sweep), "script.png")
     assert Path("sweep.png").read_bytes() == Path("script.png").read_bytes()
     said = [f"{k:8}  {run.final_losses.item():.4f} after 384 steps\n" for k, run in runs.items()]
     for version in (notebook, executed):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from lab.command_line.specs import parse_optimizer
 from lab.training.checks import check_task
 from lab.training.runs import trainings_of
+from lab.training.stack import Stack
 from lab.training.train import IN_TURN, train_all
 
 import pytest
@@ -176,10 +177,8 @@ class StackedWrongly(nn.BatchNorm1d):
 
 
 def test_a_net_whose_buffers_a_stack_gets_wrong_is_trained_in_turn(monkeypatch):
-    from lab import stacking
-
     task = OWN["batch norm"]
-    backward = stacking.Stack.backward
+    backward = Stack.backward
 
     def forgets(stack, samples):
         before = {name: value.clone() for name, value in stack.buffers.items()}
@@ -188,7 +187,7 @@ def test_a_net_whose_buffers_a_stack_gets_wrong_is_trained_in_turn(monkeypatch):
             value.copy_(before[name])
         return result
 
-    monkeypatch.setattr(stacking.Stack, "backward", forgets)
+    monkeypatch.setattr(Stack, "backward", forgets)
     runs = train_all(task, trainings_of(task, (1, 2)), sgd)
     assert not runs.stacked
     assert "running_mean differs" in runs.remarks[0]
@@ -208,8 +207,7 @@ def test_every_script_takes_it_from_a_session():
     makers = {"SGD": parse_optimizer("SGD")}
     sweeps = dict(compare_learning_rates.compare(makers, task, (0.01, 0.1, 1.0), range(4)))
     assert len(compare_learning_rates.draw(sweeps).axes) == 2
-    result = compare_learning_rates.Sweep(sweeps["SGD"])
-    assert 0.4 < result.accuracies().median() <= 1
+    assert 0.4 < sweeps["SGD"].accuracies().median() <= 1
 
 
 # ---------------------------------------------------------------- what does not go together

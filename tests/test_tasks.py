@@ -1,9 +1,7 @@
 """The tasks: each as a plain loop has it, stacked or not, and each with its lesson."""
 
-import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer
 from lab.training.checks import check_task
@@ -260,8 +258,3 @@ def test_in_prose_learning_by_heart_costs_more_than_the_optimizer(best_of):
     ]
     assert min(gaps) > 2 * (max(losses.values()) - min(losses.values()))
     assert min(losses["Adagrad"], losses["RMSprop"]) < losses["SGD"]
-
-
-def test_every_task_has_a_test_of_its_lesson():
-    source = Path(__file__).read_text(encoding="utf-8")
-    assert set(re.findall(r'best_of\("(\w+)"\)', source)) == set(OTHERS) == set(RATES)

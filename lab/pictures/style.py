@@ -241,8 +241,7 @@ def chinese_families() -> list[str]:
 def legend_columns(lengths: Sequence[int], inches: float) -> int:
     """Return how many columns a legend of labels so long may have, to fit into the width."""
     for columns in range(len(lengths), 1, -1):
-        rows = -(-len(lengths) // columns)
-        widths = [max(lengths[i : i + rows]) + 6 for i in range(0, len(lengths), rows)]
-        if sum(widths) <= 12 * inches:
+        each = numpy.array_split(lengths, columns)  # as matplotlib does
+        if sum(max(column) + 6 for column in each) <= 12 * inches:
             return columns
     return 1
