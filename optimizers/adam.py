@@ -36,18 +36,9 @@ class Adam(UpdateRule):
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "decoupled_weight_decay": decoupled_weight_decay,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+        defaults |= dict(maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         beta1, beta2 = group["betas"]
@@ -89,16 +80,8 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=True,
-        )
+        switches = dict(maximize=maximize, decoupled_weight_decay=True)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **switches)
 
 
 class SparseAdam(UpdateRule):
@@ -128,7 +111,8 @@ class SparseAdam(UpdateRule):
         for name, value in {"lr": lr, "eps": eps}.items():
             if isinstance(value, float | int) and value == 0:
                 raise ValueError(f"Invalid {name} value: {value}")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
+        defaults = dict(lr=lr, betas=betas, eps=eps, maximize=maximize)
+        super().__init__(params, defaults)
         for group in self.param_groups:
             for param in group["params"]:
                 if param.is_sparse or param.is_complex():
@@ -169,16 +153,8 @@ class Adamax(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         beta1, beta2 = group["betas"]
@@ -215,18 +191,10 @@ class NAdam(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum_decay": momentum_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        defaults |= dict(momentum_decay=momentum_decay, maximize=maximize)
+        defaults |= dict(decoupled_weight_decay=decoupled_weight_decay)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         (beta1, beta2), decay, step = group["betas"], group["momentum_decay"], state["step"]
@@ -264,17 +232,9 @@ class RAdam(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        defaults |= dict(decoupled_weight_decay=decoupled_weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         (beta1, beta2), step = group["betas"], state["step"]

@@ -31,17 +31,9 @@ class Adagrad(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "eps": eps,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
+        defaults |= dict(initial_accumulator_value=initial_accumulator_value, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
@@ -78,18 +70,9 @@ class RMSprop(UpdateRule):
     ):
         if not alpha >= 0:
             raise ValueError(f"Invalid alpha value: {alpha}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "centered": centered,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+        defaults |= dict(centered=centered, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         alpha, momentum = group["alpha"], group["momentum"]
@@ -130,10 +113,8 @@ class Adadelta(UpdateRule):
     ):
         if not 0 <= rho <= 1:
             raise ValueError(f"Invalid rho value: {rho}")
-        super().__init__(
-            params,
-            {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
-        )
+        defaults = dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         rho, eps = group["rho"], group["eps"]
@@ -169,9 +150,8 @@ class Rprop(UpdateRule):
     ):
         if not 0 < etas[0] < 1 < etas[1]:
             raise ValueError(f"Invalid etas value: {etas}")
-        super().__init__(
-            params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
-        )
+        defaults = dict(lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         shrink, grow = group["etas"]

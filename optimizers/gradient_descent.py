@@ -38,17 +38,9 @@ class SGD(UpdateRule):
                 f"Nesterov momentum needs momentum above 0 and dampening 0, "
                 f"not {momentum} and {dampening}"
             )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+        defaults |= dict(nesterov=nesterov, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         momentum = group["momentum"]
@@ -87,17 +79,9 @@ class ASGD(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lambd": lambd,
-                "alpha": alpha,
-                "t0": t0,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, lambd=lambd, alpha=alpha, t0=t0)
+        defaults |= dict(weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         lr, lambd, step = group["lr"], group["lambd"], state["step"]

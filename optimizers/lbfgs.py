@@ -44,18 +44,11 @@ class LBFGS(UpdateRule):
     ):
         if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(f"Invalid line_search_fn value: {line_search_fn}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "max_iter": max_iter,
-                "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-                "tolerance_grad": tolerance_grad,
-                "tolerance_change": tolerance_change,
-                "history_size": history_size,
-                "line_search_fn": line_search_fn,
-            },
-        )
+        max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
+        defaults = dict(lr=lr, max_iter=max_iter, max_eval=max_eval, history_size=history_size)
+        defaults |= dict(tolerance_grad=tolerance_grad, tolerance_change=tolerance_change)
+        defaults |= dict(line_search_fn=line_search_fn)
+        super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if self.param_groups:

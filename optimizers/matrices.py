@@ -42,17 +42,9 @@ class Adafactor(UpdateRule):
             raise ValueError(f"Invalid beta2_decay value: {beta2_decay}")
         if not d >= 1:
             raise ValueError(f"Invalid d value: {d}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "beta2_decay": beta2_decay,
-                "eps": eps,
-                "d": d,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, beta2_decay=beta2_decay, eps=eps, d=d)
+        defaults |= dict(weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def decay(self, param, grad, group):
         return grad  # update does it, once it has measured θ
@@ -114,20 +106,10 @@ class Muon(UpdateRule):
     ):
         if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
             raise ValueError(f"Invalid adjust_lr_fn value: {adjust_lr_fn}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "nesterov": nesterov,
-                "ns_coefficients": ns_coefficients,
-                "eps": eps,
-                "ns_steps": ns_steps,
-                "adjust_lr_fn": adjust_lr_fn,
-                "decoupled_weight_decay": True,
-            },
-        )
+        defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov)
+        defaults |= dict(ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps)
+        defaults |= dict(adjust_lr_fn=adjust_lr_fn, decoupled_weight_decay=True)
+        super().__init__(params, defaults)
         for group in self.param_groups:
             for param in group["params"]:
                 if param.ndim != 2:
