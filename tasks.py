@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import TensorDataset
 
 import data
-from models import Net, NextLetter, SumOfWords, dense_net
+from models import BagOfWords, Net, NextLetter, mlp
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ TASKS = {
     ),
     "sine": Task(
         data.sine,
-        partial(dense_net, 1, 32, 32, 1),
+        partial(mlp, 1, 32, 32, 1),
         mse_loss,
         epochs=15,
         batch_size=32,
@@ -65,7 +65,7 @@ TASKS = {
     ),
     "deep": Task(
         partial(data.sine, periods=1.0),
-        partial(dense_net, 1, *[12] * 6, 1),
+        partial(mlp, 1, *[12] * 6, 1),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -76,7 +76,7 @@ TASKS = {
     ),
     "parity": Task(
         data.parity,
-        partial(dense_net, 8, 32, 2, activation=nn.ReLU),
+        partial(mlp, 8, 32, 2, activation=nn.ReLU),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -86,7 +86,7 @@ TASKS = {
     ),
     "spirals": Task(
         data.spirals,
-        partial(dense_net, 2, 24, 24, 2),
+        partial(mlp, 2, 24, 24, 2),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -97,7 +97,7 @@ TASKS = {
     ),
     "bottleneck": Task(
         data.mixtures,
-        partial(dense_net, 16, 12, 3, 12, 16),
+        partial(mlp, 16, 12, 3, 12, 16),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -118,7 +118,7 @@ TASKS = {
     ),
     "rare_words": Task(
         data.rare_words,
-        SumOfWords,
+        BagOfWords,
         mse_loss,
         epochs=6,
         batch_size=32,
@@ -128,7 +128,7 @@ TASKS = {
     ),
     "terrain": Task(
         data.terrain,
-        partial(dense_net, 2, 48, 48, 1),
+        partial(mlp, 2, 48, 48, 1),
         mse_loss,
         epochs=12,
         batch_size=50,
@@ -154,6 +154,6 @@ TASKS = {
 # among all tasks, but by itself: --task tasks.sparse_words.
 sparse_words = replace(
     TASKS["rare_words"],
-    make_net=partial(SumOfWords, sparse=True),
+    make_net=partial(BagOfWords, sparse=True),
     lesson="SparseAdam lets a row rest that no word of the mini-batch asks for; Adam moves it on.",
 )
