@@ -1,8 +1,8 @@
 """Update rules as formulas: the right ones, and the usual mistakes in them.
 
 A rule takes the memory of a parameter, its gradient g, the number of the step t (from 1), the
-parameter θ, and the learning rate. It returns what has to be subtracted from θ. optimizers/ names
-the sources.
+parameter θ, and the learning rate. It returns what has to be subtracted from θ. The sources
+are in optimizers/, that of Lion in exercises/README.md.
 """
 
 from collections.abc import Callable
