@@ -1,7 +1,7 @@
-"""The nets of tasks.py. The tutorial's is the first.
+"""The nets of tasks.py. The first one is the tutorial's.
 
-First weights are PyTorch's defaults, drawn from the global generator: call `torch.manual_seed`
-right before a net is made to have the same one again.
+First weights are PyTorch's defaults, drawn from its global generator: to get the same weights
+again, call `torch.manual_seed` right before you make the net.
 """
 
 from itertools import pairwise
@@ -24,35 +24,38 @@ class Net(nn.Module):
         return self.predict(self.hidden(x).relu())
 
 
-def dense_net(*sizes: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
-    """Return linear layers from so many inputs to so many outputs, with activations between."""
-    layers = []
+def mlp(*sizes: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Return a multilayer perceptron: linear layers with an activation between each two.
+
+    `mlp(2, 24, 24, 1)` has 2 inputs, two hidden layers of 24, and 1 output.
+    """
+    layers: list[nn.Module] = []
     for n_inputs, n_outputs in pairwise(sizes):
         layers += [nn.Linear(n_inputs, n_outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
 
-class SumOfWords(nn.Module):
-    """The value of a text: a number for each word, and their sum, divided by √length.
+class BagOfWords(nn.Module):
+    """The score of a text: the sum of one learned value for each word, divided by √length.
 
-    Maps numbers of words (batch, length) to (batch, 1). A `sparse` gradient holds only the rows of
-    words that came up.
+    Maps word indices (batch, length) to (batch, 1). If `sparse`, a gradient holds only the rows of
+    the words in the mini-batch.
     """
 
     def __init__(self, n_words: int = 500, sparse: bool = False):
         super().__init__()
         self.values = nn.Embedding(n_words, 1, sparse=sparse)
-        nn.init.zeros_(self.values.weight)  # what is not known yet counts for nothing
+        nn.init.zeros_(self.values.weight)  # a word counts 0 until it is trained
 
     def forward(self, x: Tensor) -> Tensor:
         return self.values(x).sum(1) / x.shape[1] ** 0.5
 
 
 class NextLetter(nn.Module):
-    """Embeds each of 4 letters, joins them, and maps to 27 scores through a hidden layer.
+    """Predicts the next letter: embeds the 4 letters before it, and maps them to 27 scores.
 
-    Bengio et al., "A neural probabilistic language model", JMLR 3, 2003. Maps (batch, 4) to
-    (batch, 27).
+    Bengio et al., "A neural probabilistic language model", JMLR 3, 2003. Maps letter indices
+    (batch, 4) to scores (batch, 27), through one hidden layer.
     """
 
     def __init__(self, n_letters: int = 27, n_context: int = 4, width: int = 8, n_hidden: int = 48):

@@ -1,19 +1,24 @@
 """What does a torch Optimizer do? A tour of its methods in seven steps.
 
-Each step is one function: read it beside what it prints. Every number and every verdict printed
-is computed there and then.
+Each step is one function: read it next to what it prints. All numbers printed are computed while
+it runs.
 """
 
 import argparse
 import copy
 import importlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from lab.output.main import run_main
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from data import make_loader, parabola
@@ -33,16 +38,16 @@ EXAMPLES = """\
 
 
 def new_net() -> Net:
-    """Return the net that every step starts from."""
+    """Return the net that every step starts from, with the same weights each time."""
     torch.manual_seed(SEED)
     return Net()
 
 
-def param_groups(optim):
+def param_groups(optim: ModuleType) -> list[dict[str, float]]:
     """Param groups: parameters that share their hyperparameters
 
     A list of dicts in place of the parameters gives each group its own lr, momentum and weight
-    decay; what a group does not name it takes from the optimizer's other arguments.
+    decay. What a group does not name, it takes from the optimizer's other arguments.
     """
     net = new_net()
     optimizer = optim.SGD(
@@ -52,44 +57,46 @@ def param_groups(optim):
         ],
         lr=LR,
     )
-    moved = []
-    for group in optimizer.param_groups:
-        start = group["params"][1].detach().clone()[0]
-        for param in group["params"]:
-            param.grad = torch.ones_like(param)
-        moved.append({"start": start.item(), "group": group})
+    biases = {"hidden": net.hidden.bias, "predict": net.predict.bias}
+    starts = [bias[0].item() for bias in biases.values()]
+    for param in net.parameters():
+        param.grad = torch.ones_like(param)
     optimizer.step()
     optimizer.step()
-    for name, entry in zip(("hidden", "predict"), moved, strict=True):
-        group = entry.pop("group")
-        entry |= {key: group[key] for key in ("lr", "momentum", "weight_decay")}
-        entry["moved"] = group["params"][1][0].item() - entry["start"]
-        settings = f"lr={group['lr']}, momentum={group['momentum']}"
-        print(f"{name}: {settings}, weight_decay={group['weight_decay']}")
-        print(f"    two steps under a gradient of 1 moved its first bias by {entry['moved']:.5f}")
-    return moved
+    results = []
+    for name, start, group in zip(biases, starts, optimizer.param_groups, strict=True):
+        moved = biases[name][0].item() - start
+        settings = {key: group[key] for key in ("lr", "momentum", "weight_decay")}
+        print(f"{name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
+        print(f"    two steps under a gradient of 1 moved its first bias by {moved:.5f}")
+        results.append({"start": start, "moved": moved, **settings})
+    return results
 
 
-def zero_grad(optim):
+def zero_grad(optim: ModuleType) -> tuple[list[float | None], dict[bool, list[float]]]:
     """zero_grad(): backward() adds to the gradients, so they have to be cleared
 
-    The gradient of w² at w = 3 is 6. And a training that forgets zero_grad steps along the sum of
-    all gradients it has ever seen: a momentum of 1, quick at first, that never settles.
+    The gradient of w² at w = 3 is 6. A training that forgets zero_grad steps along the sum of all
+    gradients so far. That is a momentum of 1: fast at first, but it never comes to rest.
     """
-    w = torch.nn.Parameter(torch.tensor(3.0))
+    w = nn.Parameter(torch.tensor(3.0))
     optimizer = optim.SGD([w], lr=LR)
-    seen = []
+
+    def gradient() -> float | None:
+        return None if w.grad is None else w.grad.item()
+
+    gradients = []
     for _ in range(2):
         (w**2).backward()
-        seen.append(w.grad.item())
+        gradients.append(gradient())
     optimizer.zero_grad()
-    seen.append(w.grad)
+    gradients.append(gradient())
     (w**2).backward()
-    seen.append(w.grad.item())
-    print(f"gradient after one backward(): {seen[0]}, after a second: {seen[1]}")
-    print(f"after zero_grad(): {seen[2]}, and after one more backward(): {seen[3]}")
+    gradients.append(gradient())
+    print(f"gradient after one backward(): {gradients[0]}, after a second: {gradients[1]}")
+    print(f"after zero_grad(): {gradients[2]}, and after one more backward(): {gradients[3]}")
 
-    losses = {True: [], False: []}
+    losses: dict[bool, list[float]] = {True: [], False: []}
     for clears in losses:
         net = new_net()
         optimizer = optim.SGD(net.parameters(), lr=LR)
@@ -105,79 +112,90 @@ def zero_grad(optim):
     print(f"    with zero_grad():  {format_losses(losses[True][EPOCHS - 1 :: EPOCHS])}")
     print(f"    without it:        {format_losses(losses[False][EPOCHS - 1 :: EPOCHS])}")
     print(f"    at the end {losses[False][-1] / losses[True][-1]:.1f} times as large")
-    return {"gradients": seen, "losses": losses}
+    return gradients, losses
 
 
-def step(optim):
+def step(optim: ModuleType) -> dict[str, float]:
     """step(): the parameters move, by the optimizer's rule and by nothing else
 
-    For plain SGD that is θ ← θ - lr·g, which one can do by hand.
+    For plain SGD the rule is θ ← θ - lr·g, which one can compute by hand.
     """
     net = new_net()
     optimizer = optim.SGD(net.parameters(), lr=LR)
     x, y = dataset.tensors
     loss = mse_loss(net(x), y)
     loss.backward()
-    before = net.predict.bias.item()
-    by_hand = before - LR * net.predict.bias.grad.item()
+    bias = net.predict.bias
+    assert bias.grad is not None  # backward() has just set it
+    before, gradient = bias.item(), bias.grad.item()
+    by_hand = before - LR * gradient
     optimizer.step()
-    after = net.predict.bias.item()
+    after = bias.item()
     loss_after = mse_loss(net(x), y).item()
-    print(f"bias {before:.6f}, gradient {net.predict.bias.grad.item():.6f}, lr {LR}")
+    print(f"bias {before:.6f}, gradient {gradient:.6f}, lr {LR}")
     print(f"by hand {by_hand:.6f}, by step() {after:.6f}: differ by {abs(by_hand - after):.1e}")
     print(f"the loss went from {loss.item():.4f} to {loss_after:.4f}")
-    return {"by_hand": by_hand, "after": after, "losses": (loss.item(), loss_after)}
+    return {
+        "by_hand": by_hand,
+        "after": after,
+        "loss_before": loss.item(),
+        "loss_after": loss_after,
+    }
 
 
-def closure(optim):
+def closure(optim: ModuleType) -> tuple[dict[str, tuple[int, float]], str]:
     """step(closure): for an optimizer that needs the loss at more than one place
 
     The closure clears the gradients, computes the loss, calls backward() and returns the loss.
     SGD calls it once a step. LBFGS moves several times, and tries several points each time.
     """
-    x, y = dataset.tensors
-    result = {}
-    makers = {
-        "SGD": lambda params: optim.SGD(params, lr=LR),
-        "LBFGS": lambda params: optim.LBFGS(params, line_search_fn="strong_wolfe"),
+    results = {
+        "SGD": three_steps(optim.SGD, lr=LR),
+        "LBFGS": three_steps(optim.LBFGS, line_search_fn="strong_wolfe"),
     }
-    for name, make_optimizer in makers.items():
-        net, calls = new_net(), 0
-        optimizer = make_optimizer(net.parameters())
-
-        def closure():
-            nonlocal calls
-            calls += 1
-            optimizer.zero_grad()
-            loss = mse_loss(net(x), y)
-            loss.backward()
-            return loss
-
-        for _ in range(3):
-            optimizer.step(closure)
-        result[name] = {"calls": calls, "loss": mse_loss(net(x), y).item()}
-        print(f"{name}: 3 steps, {calls} calls of the closure, loss {result[name]['loss']:.4f}")
+    for name, (calls, loss) in results.items():
+        print(f"{name}: 3 steps, {calls} calls of the closure, loss {loss:.4f}")
+    message = ""
     try:
-        optimizer.step()
+        optim.LBFGS(new_net().parameters()).step()
     except TypeError as error:
-        result["error"] = str(error)
-        print(f"LBFGS.step() without one: TypeError: {error}")
-    return result
+        message = str(error)
+    print(f"LBFGS.step() without one: TypeError: {message}")
+    return results, message
 
 
-def state_dict(optim):
+def three_steps(optimizer_class: Callable[..., Any], **settings: object) -> tuple[int, float]:
+    """Take three steps with a closure; return how often it was called, and the loss at the end."""
+    net, calls = new_net(), 0
+    optimizer = optimizer_class(net.parameters(), **settings)
+    x, y = dataset.tensors
+
+    def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = mse_loss(net(x), y)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    return calls, mse_loss(net(x), y).item()
+
+
+def state_dict(optim: ModuleType) -> dict[str, list[float]]:
     """state_dict() and load_state_dict(): stop, save, load, and go on as if nothing happened
 
-    An optimizer remembers: Adam keeps two moments and a step count for every parameter. A run that
-    loads the net alone starts them from nothing.
+    An optimizer has a memory: Adam keeps two moments and a step count for every parameter. A run
+    that loads only the net starts again without them.
     """
     batches = [*make_loader(dataset, BATCH_SIZE)]
 
-    def steps(net, optimizer, first, last):
+    def steps(net: Net, optimizer: Optimizer, first: int, last: int) -> list[float]:
         return list(train(net, optimizer, batches[first:last], mse_loss, epochs=1))
 
     net = new_net()
-    uninterrupted = steps(net, optim.Adam(net.parameters(), lr=LR), 0, 30)[20:]
+    losses = {"without_a_stop": steps(net, optim.Adam(net.parameters(), lr=LR), 0, 30)[20:]}
 
     net = new_net()
     optimizer = optim.Adam(net.parameters(), lr=LR)
@@ -189,54 +207,54 @@ def state_dict(optim):
         kept = sorted(checkpoint["optimizer"]["state"][0])
         print(f"saved {file.stat().st_size} bytes; kept for each parameter: {', '.join(kept)}")
 
-    losses = {}
-    for remembers in (True, False):
+    for name in ("state_loaded", "state_forgotten"):
         net = Net()
         net.load_state_dict(copy.deepcopy(checkpoint["net"]))
         optimizer = optim.Adam(net.parameters(), lr=LR)
-        if remembers:
+        if name == "state_loaded":
             optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
-        losses[remembers] = steps(net, optimizer, 20, 30)
-    print(f"without a stop:      {format_losses(uninterrupted)}")
-    for remembers, name in ((True, "state loaded:   "), (False, "state forgotten:")):
-        same = "the same" if losses[remembers] == uninterrupted else "not the same"
-        print(f"{name}     {format_losses(losses[remembers])}  {same}")
-    return {"uninterrupted": uninterrupted, "loaded": losses[True], "forgotten": losses[False]}
+        losses[name] = steps(net, optimizer, 20, 30)
+    print(f"without a stop:      {format_losses(losses['without_a_stop'])}")
+    for name in ("state_loaded", "state_forgotten"):
+        same = "the same" if losses[name] == losses["without_a_stop"] else "not the same"
+        title = name.replace("_", " ") + ":"
+        print(f"{title:20} {format_losses(losses[name])}  {same}")
+    return losses
 
 
 def format_losses(losses: list[float]) -> str:
-    """Return the first few of the losses, as text."""
+    """Return the first five of the losses, as text."""
     return "  ".join(f"{loss:.5f}" for loss in losses[:5])
 
 
-def add_param_group(optim):
+def add_param_group(optim: ModuleType) -> dict[str, tuple[float, list[float]]]:
     """add_param_group(): a frozen layer joins later, at a smaller learning rate
 
-    As in fine-tuning: first only the last layer learns, then all do.
+    As in fine-tuning: at first only the last layer learns, later all layers do.
     """
     loader = make_loader(dataset, BATCH_SIZE)
     net = new_net()
     net.hidden.requires_grad_(False)
     first_weights = net.hidden.weight.clone()
     optimizer = optim.Adam(net.predict.parameters(), lr=LR)
-    result = {}
+    results = {}
 
-    def report(phase):
+    def train_on(phase: str) -> None:
         list(train(net, optimizer, loader, mse_loss, EPOCHS))
         moved = (net.hidden.weight - first_weights).abs().max().item()
-        rates = [group["lr"] for group in optimizer.param_groups]
-        result[phase] = {"moved": moved, "loss": evaluate(net, dataset, mse_loss), "lrs": rates}
-        print(f"{phase}: learning rates {rates}, loss {result[phase]['loss']:.4f}")
+        lrs = [group["lr"] for group in optimizer.param_groups]
+        results[phase] = moved, lrs
+        print(f"{phase}: learning rates {lrs}, loss {evaluate(net, dataset, mse_loss):.4f}")
         print(f"    the hidden layer's weights have moved by at most {moved:.4f}")
 
-    report("frozen")
+    train_on("frozen")
     net.hidden.requires_grad_(True)
     optimizer.add_param_group({"params": net.hidden.parameters(), "lr": LR / 10})
-    report("joined")
-    return result
+    train_on("joined")
+    return results
 
 
-def schedule(optim):
+def schedule(optim: ModuleType) -> list[list[float]]:
     """Learning-rate schedules: they change the lr of every group, each from its own start
 
     StepLR here multiplies by 0.1 after every second epoch.
@@ -246,19 +264,27 @@ def schedule(optim):
     optimizer = optim.SGD(groups, lr=LR)
     scheduler = StepLR(optimizer, step_size=2, gamma=0.1)
     loader = make_loader(dataset, BATCH_SIZE)
-    rates = []
+    lrs = []
     for epoch in range(EPOCHS):
-        rates.append([group["lr"] for group in optimizer.param_groups])
+        lrs.append([group["lr"] for group in optimizer.param_groups])
         losses = list(train(net, optimizer, loader, mse_loss, epochs=1))
         scheduler.step()
-        shown = ", ".join(f"{rate:.4g}" for rate in rates[-1])
+        shown = ", ".join(f"{lr:.4g}" for lr in lrs[-1])
         print(
             f"epoch {epoch + 1}: learning rates {shown}; mean loss {sum(losses) / len(losses):.4f}"
         )
-    return rates
+    return lrs
 
 
-STEPS = [param_groups, zero_grad, step, closure, state_dict, add_param_group, schedule]
+STEPS: list[Callable[[ModuleType], object]] = [
+    param_groups,
+    zero_grad,
+    step,
+    closure,
+    state_dict,
+    add_param_group,
+    schedule,
+]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -275,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     module = importlib.import_module(parser.parse_args(argv).optimizers_from)
     for number, function in enumerate(STEPS, start=1):
-        print(f"\n{number}. {function.__doc__.splitlines()[0]}\n")
+        print(f"\n{number}. {str(function.__doc__).splitlines()[0]}\n")
         function(module)
     return 0
 

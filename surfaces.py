@@ -1,4 +1,4 @@
-"""Surfaces in two dimensions to descend: data, an entry each. Add one, and every tool knows it."""
+"""Functions of two variables to descend, an entry each. Add one, and every script can use it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,11 +10,11 @@ Point = tuple[float, float]
 
 
 class Surface(NamedTuple):
-    """A function of (x, y) and what one needs to look at it.
+    """A function of (x, y), and what is needed to draw it and to descend it.
 
-    `formula` maps points of shape (..., 2) to values of shape (...). Its `minima` all have the
-    same value; a surface without one has a `saddle`. `lr` is a learning rate that suits every
-    optimizer well enough to compare them; None where each needs its own.
+    `formula` maps points of shape (..., 2) to values of shape (...). All `minima` have the same
+    value; a surface without minima has a `saddle`. `lr` is a learning rate at which all optimizers
+    can be compared; None if each needs its own.
     """
 
     formula: Callable[[Tensor], Tensor]
@@ -70,7 +70,7 @@ SURFACES = {
         bowl,
         window=((-5.5, 3), (-3, 2)),
         start=(-5, -2),
-        lesson="Well conditioned: every method gets there, plain gradient descent on its own.",
+        lesson="Well conditioned: every method reaches the minimum, even plain gradient descent.",
         source="Zhang et al., Dive into Deep Learning, section 12.3",
         minima=((0, 0),),
         lr=0.2,
@@ -88,7 +88,7 @@ SURFACES = {
         rosenbrock,
         window=((-2, 2), (-1, 3)),
         start=(-1.2, 1),
-        lesson="A bent valley: the floor is found at once, the way along it is long.",
+        lesson="A bent valley: its floor is found at once, but the way along it is long.",
         source="Rosenbrock, The Computer Journal 3, 1960",
         minima=((1, 1),),
     ),
@@ -104,7 +104,7 @@ SURFACES = {
         himmelblau,
         window=((-6, 6), (-6, 6)),
         start=(0, -1),
-        lesson="Four minima as good as each other: the optimizer decides which one is found.",
+        lesson="Four equally good minima: the optimizer decides which one is found.",
         source="Himmelblau, Applied Nonlinear Programming, 1972",
         minima=(
             (3, 2),
@@ -117,7 +117,7 @@ SURFACES = {
         rastrigin,
         window=((-5.12, 5.12), (-5.12, 5.12)),
         start=(-3.3, 2.7),
-        lesson="A local minimum near every whole point: small steps end in the first of them.",
+        lesson="A local minimum near every integer point: small steps end in the first one.",
         source="Rastrigin, Systems of Extremal Control, 1974; Mühlenbein et al., 1991",
         minima=((0, 0),),
     ),
@@ -125,8 +125,8 @@ SURFACES = {
         saddle,
         window=((-2, 2), (-2, 2)),
         start=(-1.5, 0.01),
-        lesson="Almost no slope along the way out: those that rescale it leave first.",
-        source="Dauphin et al., arXiv:1406.2572, on saddle points; the plainest one",
+        lesson="Almost no slope along the way out: optimizers that rescale it leave first.",
+        source="Dauphin et al., arXiv:1406.2572, on saddle points; this is the simplest one",
         saddle=(0, 0),
         lr=0.05,
     ),
@@ -134,8 +134,8 @@ SURFACES = {
         plateau,
         window=((-4, 2), (-2, 3)),
         start=(-3, 1.5),
-        lesson="Flat far from the minimum: a step in proportion to the gradient hardly moves.",
-        source="an upside-down Gaussian hill, this repository's",
+        lesson="Flat far from the minimum: a step in proportion to the gradient is tiny there.",
+        source="an upside-down Gaussian, made for this repository",
         minima=((0, 0),),
         lr=0.1,
     ),

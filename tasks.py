@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import data
-from models import Net, NextLetter, SumOfWords, dense_net
+from models import BagOfWords, Net, NextLetter, mlp
 
 Loss: TypeAlias = Callable[[Any, Tensor], Tensor]  # of outputs, as the net gives them, and targets
 
@@ -50,7 +50,7 @@ TASKS = {
     ),
     "sine": Task(
         data.sine,
-        partial(dense_net, 1, 32, 32, 1),
+        partial(mlp, 1, 32, 32, 1),
         mse_loss,
         epochs=15,
         batch_size=32,
@@ -70,7 +70,7 @@ TASKS = {
     ),
     "deep": Task(
         partial(data.sine, periods=1.0),
-        partial(dense_net, 1, *[12] * 6, 1),
+        partial(mlp, 1, *[12] * 6, 1),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -81,7 +81,7 @@ TASKS = {
     ),
     "parity": Task(
         data.parity,
-        partial(dense_net, 8, 32, 2, activation=nn.ReLU),
+        partial(mlp, 8, 32, 2, activation=nn.ReLU),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -91,7 +91,7 @@ TASKS = {
     ),
     "spirals": Task(
         data.spirals,
-        partial(dense_net, 2, 24, 24, 2),
+        partial(mlp, 2, 24, 24, 2),
         cross_entropy,
         epochs=15,
         batch_size=32,
@@ -102,7 +102,7 @@ TASKS = {
     ),
     "bottleneck": Task(
         data.mixtures,
-        partial(dense_net, 16, 12, 3, 12, 16),
+        partial(mlp, 16, 12, 3, 12, 16),
         mse_loss,
         epochs=12,
         batch_size=32,
@@ -123,7 +123,7 @@ TASKS = {
     ),
     "rare_words": Task(
         data.rare_words,
-        SumOfWords,
+        BagOfWords,
         mse_loss,
         epochs=6,
         batch_size=32,
@@ -133,7 +133,7 @@ TASKS = {
     ),
     "terrain": Task(
         data.terrain,
-        partial(dense_net, 2, 48, 48, 1),
+        partial(mlp, 2, 48, 48, 1),
         mse_loss,
         epochs=12,
         batch_size=50,
@@ -159,6 +159,6 @@ TASKS = {
 # among all tasks, but by itself: --task tasks.sparse_words.
 sparse_words = replace(
     TASKS["rare_words"],
-    make_net=partial(SumOfWords, sparse=True),
+    make_net=partial(BagOfWords, sparse=True),
     lesson="SparseAdam lets a row rest that no word of the mini-batch asks for; Adam moves it on.",
 )

@@ -1,8 +1,8 @@
-"""The speed figures of the README: `python -m benchmarks.speed` in the repository's root.
+"""The speed figures of the README: `python -m benchmarks.speed`, in the folder of README.md.
 
-Each pair is timed in alternation in one run, so that a machine whose speed drifts slows both
-alike; medians and the median of the ratios pair by pair are printed. With --peer, only our sweep
-and the same in JAX (benchmarks/peer.py).
+It times two programs in turn, again and again: if the machine gets slower, both do. It prints the
+median time of each, and the median of the ratios. With --peer it compares only our sweep with the
+same sweep in JAX (benchmarks/peer.py).
 """
 
 import argparse
@@ -15,27 +15,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
-from data import make_loader
 from lab.training.runs import trainings_of
 from lab.training.sweeps import learning_rates
 from lab.training.train import train_all
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compare_learning_rates import LR_COUNT, LR_RANGE
+from data import make_loader
 from settings import LR, OPTIMIZERS, SEED
 from tasks import TASKS
 from training import train
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Loop = Callable[[nn.Module, Optimizer, Batches, LossFunction, int], Iterable[float]]
+
 TASK = TASKS["parabola"]
 ROOT = Path(__file__).resolve().parents[1]
+# What any script that trains and draws has to do: no script of ours can be faster than this.
 IMPORT_FLOOR = """
 import torch
 import matplotlib
@@ -48,37 +55,50 @@ figure.savefig("floor.png")
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """Return how long a call of `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def compare(name: str, work: Callable, other_name: str, other: Callable, pairs: int) -> None:
-    """Time `work` and `other` in turn and print a line with their medians and ratio."""
-    mine, others, ratio = medians([(seconds(work), seconds(other)) for _ in range(pairs)])
-    print(f"{name} {mine:.3f} s, {other_name} {others:.3f} s: ratio {ratio:.2f}", flush=True)
+def compare(
+    name: str,
+    work: Callable[[], object],
+    other_name: str,
+    other: Callable[[], object],
+    pairs: int,
+) -> None:
+    """Time `work` and `other` in turn, and print their medians and the median of the ratios."""
+    first, second, ratio = medians([(seconds(work), seconds(other)) for _ in range(pairs)])
+    print(f"{name} {first:.3f} s, {other_name} {second:.3f} s: ratio {ratio:.2f}", flush=True)
 
 
 def medians(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the median of the first numbers, of the second, and of their ratios."""
-    mine, others = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return mine, others, statistics.median(a / b for a, b in pairs)
+    """Return the median of the first numbers, of the second, and of the ratios pair by pair."""
+    first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return first, second, statistics.median(a / b for a, b in pairs)
 
 
-def process(*words: str) -> Callable[[], object]:
-    """Return a function that runs Python with `words`, whole process."""
+def python(*words: str) -> Callable[[], object]:
+    """Return a function that runs `python WORDS` as a process of its own, and waits for it."""
     return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def train_four(make_loader: Callable, loop: Callable, epochs: int = TASK.epochs) -> None:
-    """Train the tutorial's four nets."""
+def train_four(make_loader: Callable[[], Batches], loop: Loop, epochs: int = TASK.epochs) -> None:
+    """Train a net with each of the tutorial's four optimizers, one after the other."""
     for make_optimizer in parse_optimizers(OPTIMIZERS, LR).values():
         net = TASK.make_net()
         list(loop(net, make_optimizer(net.parameters()), make_loader(), TASK.loss, epochs))
 
 
-def textbook_loop(net, optimizer, loader, loss_function, epochs):
-    """The training loop as tutorials have it."""
+def textbook_loop(
+    net: nn.Module,
+    optimizer: Optimizer,
+    loader: Batches,
+    loss_function: LossFunction,
+    epochs: int,
+) -> list[float]:
+    """Train with the loop that most tutorials show; return the loss before each step."""
     losses = []
     for _ in range(epochs):
         for x, y in loader:
@@ -92,9 +112,9 @@ def textbook_loop(net, optimizer, loader, loss_function, epochs):
 
 
 def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> list[float]:
-    """Train the tutorial's four from every seed, at every rate: the data and nets included.
+    """Train with the tutorial's four from all seeds, at all rates; make the data and nets, too.
 
-    Returns what a step of each took, in milliseconds.
+    Returns how long a step of each optimizer took, in milliseconds.
     """
     trainings, steps = trainings_of(TASK, range(n_seeds), lrs or [None]), []
     for make_optimizer in parse_optimizers(OPTIMIZERS, None if lrs else LR).values():
@@ -105,7 +125,7 @@ def train_stacks(n_seeds: int, lrs: list[float] | None = None) -> list[float]:
 
 
 def compare_stacks(plain: Callable[[], object]) -> None:
-    """Print what a training costs among many, against the plain loop, timed in turn with it."""
+    """Print how much cheaper a training is among many than alone, in the loop `plain`."""
     lrs = learning_rates(*LR_RANGE, LR_COUNT)
     for n_seeds, rates in ((1, None), (10, None), (100, None), (1000, None), (100, lrs)):
         trainings = 4 * n_seeds * len(rates or [None])
@@ -118,7 +138,7 @@ def compare_stacks(plain: Callable[[], object]) -> None:
 
 
 def compare_tasks() -> None:
-    """Print what 100 trainings of each task take, 10 rates × 10 seeds, on one thread."""
+    """Print how long 100 trainings of each task take, 10 rates × 10 seeds, on one thread."""
     torch.set_num_threads(1)
     (make_optimizer,) = parse_optimizers(["Adam"]).values()
     lrs, total = learning_rates(1e-4, 1.0, 10), 0.0
@@ -141,11 +161,9 @@ print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 @contextmanager
-def busy(n_processes: int):
-    """Keep so many other processes busy."""
-    loops = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n_processes)
-    ]
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep `count` other processes busy meanwhile."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -155,14 +173,14 @@ def busy(n_processes: int):
 
 
 def compare_load(folder: str) -> None:
-    """Print what both sweeps take beside two busy processes, against their quiet time."""
+    """Print how long two sweeps take beside two busy processes, and how long without those."""
     script, figure = str(ROOT / "compare_learning_rates.py"), str(Path(folder, "figure.png"))
     for n_seeds in ("10", "100"):
-        sweep = process(script, "--no-show", "--output", figure, "--seeds", n_seeds)
+        sweep = python(script, "--no-show", "--output", figure, "--seeds", n_seeds)
         times = []
         for _ in range(3):
             quiet = seconds(sweep)
-            with busy(2):
+            with busy_processes(2):
                 times.append((seconds(sweep), quiet))
         loaded, quiet, ratio = medians(times)
         print(
@@ -187,35 +205,36 @@ for both in zip(*rounds):
 
 
 def compare_peer(folder: str) -> None:
-    """Print how our sweep compares with the same in JAX, a step of it and the whole process."""
+    """Print how long our sweep takes and the same in JAX: a step, and the whole process."""
     script, figure = str(ROOT / "compare_learning_rates.py"), str(Path(folder, "figure.png"))
     cache = Path(folder, "cache")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where torch keeps what it has compiled
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # torch keeps compiled code there
     for n_seeds, n_pairs in (("10", 3), ("100", 7), ("1000", 1)):
         theirs = partial(step_times, "-m", "benchmarks.peer", n_seeds, "--again")
         for how, worth_compiling in (("not compiled", "inf"), ("compiled", "0")):
             ours = partial(step_times, "-c", STEPS, n_seeds, worth_compiling)
-            mine, others, ratio = medians([(ours(), theirs()) for _ in range(n_pairs)])
+            our_time, their_time, ratio = medians([(ours(), theirs()) for _ in range(n_pairs)])
             print(
-                f"{9 * int(n_seeds)} nets, {how}: {mine:.2f} ms a step, JAX {others:.2f} ms: "
-                f"ratio {ratio:.2f}",
+                f"{9 * int(n_seeds)} nets, {how}: {our_time:.2f} ms a step, JAX "
+                f"{their_time:.2f} ms: ratio {ratio:.2f}",
                 flush=True,
             )
-    sweep = process(script, "--no-show", "--output", figure, "--seeds", "1000")
+    sweep = python(script, "--no-show", "--output", figure, "--seeds", "1000")
 
-    def from_nothing():
+    def sweep_without_cache() -> None:
         shutil.rmtree(cache, ignore_errors=True)
         sweep()
 
-    peer = process("-m", "benchmarks.peer", "1000")
-    compare("36,000 trainings, nothing compiled before", from_nothing, "JAX", peer, pairs=3)
+    peer = python("-m", "benchmarks.peer", "1000")
+    not_compiled_before = "36,000 trainings, nothing compiled before"
+    compare(not_compiled_before, sweep_without_cache, "JAX", peer, pairs=3)
     compare("36,000 trainings, compiled before", sweep, "JAX", peer, pairs=3)
 
 
 def step_times(*words: str) -> float:
-    """Return what a step of the second round takes, as the process tells, in milliseconds.
+    """Run `python WORDS`; return how long a step of its second round takes, in milliseconds.
 
-    That is the mean over the optimizers.
+    That is the mean over the optimizers, of the lines that the process prints.
     """
     output = subprocess.run(
         [sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -225,7 +244,7 @@ def step_times(*words: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="The speed figures of the README")
     parser.add_argument("--peer", action="store_true", help="compare with JAX instead")
     if parser.parse_args().peer:
         if not all(map(importlib.util.find_spec, ("jax", "optax"))):
@@ -235,43 +254,43 @@ def main() -> None:
         return
     dataset, _ = TASK.make_data(SEED)
 
-    def ours():
+    def our_loader() -> Batches:
         return make_loader(dataset, TASK.batch_size)
 
-    def textbook(workers=0):
+    def plain_loader(workers: int = 0) -> Batches:
         return DataLoader(dataset, TASK.batch_size, shuffle=True, num_workers=workers)
 
-    def serve(loader):
+    def load_all(loader: Batches) -> Callable[[], object]:
         return lambda: [None for _ in range(TASK.epochs) for batch in loader]
 
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    train_four(ours, train)  # warm
+    train_four(our_loader, train)  # the first time is slower, and not timed
     with tempfile.TemporaryDirectory() as folder:
         figure = str(Path(folder, "figure.png"))
-        run = process(str(ROOT / "compare_optimizers.py"), "--no-show", "--output", figure)
-        floor = process("-c", IMPORT_FLOOR.replace("floor.png", str(Path(folder, "floor.png"))))
+        run = python(str(ROOT / "compare_optimizers.py"), "--no-show", "--output", figure)
+        floor = python("-c", IMPORT_FLOOR.replace("floor.png", str(Path(folder, "floor.png"))))
         compare("default run", run, "import floor", floor, pairs=9)
         compare_load(folder)
         all_tasks = (str(ROOT / "compare_tasks.py"), "--no-show", "--output", figure, "--jobs")
-        compare(
-            "all tasks: jobs 2", process(*all_tasks, "2"), "jobs 1", process(*all_tasks, "1"), 1
-        )
-    compare("our loader", serve(ours()), "default collation", serve(textbook()), pairs=9)
+        compare("all tasks: jobs 2", python(*all_tasks, "2"), "jobs 1", python(*all_tasks, "1"), 1)
+    compare(
+        "our loader", load_all(our_loader()), "default collation", load_all(plain_loader()), pairs=9
+    )
     compare(
         "our loader and loop",
-        lambda: train_four(ours, train),
+        lambda: train_four(our_loader, train),
         "textbook's",
-        lambda: train_four(textbook, textbook_loop),
+        lambda: train_four(plain_loader, textbook_loop),
         pairs=9,
     )
     compare(
         "one epoch: our loader and loop",
-        lambda: train_four(ours, train, epochs=1),
+        lambda: train_four(our_loader, train, epochs=1),
         "textbook's with two workers",
-        lambda: train_four(lambda: textbook(2), textbook_loop, epochs=1),
+        lambda: train_four(lambda: plain_loader(2), textbook_loop, epochs=1),
         pairs=3,
     )
-    compare_stacks(lambda: train_four(ours, train))
+    compare_stacks(lambda: train_four(our_loader, train))
     compare_tasks()
     print("peak memory of 1000 seeds × 4 optimizers × 9 rates:", end=" ", flush=True)
     subprocess.run([sys.executable, "-c", MEMORY], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Ten exercises, and what a student's own file has to hold to be right."""
+"""Ten exercises, and the checks of a student's own file."""
 
 import traceback
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lab.outcome import describe
 from exercises import rules
 from exercises.checks import (
     LR,
-    Wrong,
+    WrongAnswer,
     check_clip,
     check_diverging_rate,
     check_optimizer,
@@ -21,29 +21,29 @@ from exercises.checks import (
 
 @dataclass(frozen=True)
 class Exercise:
-    """A name that the student's file defines, and the check of it, which raises Wrong."""
+    """A name that the student's file has to define, and its check, which raises WrongAnswer."""
 
     name: str
     check: Callable[[Any], None]
 
 
-def optimizer(
+def optimizer_exercise(
     name: str, rule: rules.Rule, mistakes: dict[str, rules.Rule], lr: float = LR
 ) -> Exercise:
-    """Return the exercise to write an optimizer whose steps, at this rate, are the rule's."""
+    """Return the exercise to write an optimizer that takes the rule's steps at this rate."""
     return Exercise(name, partial(check_optimizer, rule=rule, mistakes=mistakes, lr=lr))
 
 
 EXERCISES = [
     Exercise("LR", check_diverging_rate),
-    optimizer("MySGD", rules.sgd, rules.SGD_MISTAKES),
-    optimizer("MyMomentum", rules.momentum, rules.MOMENTUM_MISTAKES),
-    optimizer("Averaging", rules.momentum, rules.AVERAGING_MISTAKES, lr=5 * LR),
-    optimizer("MyRMSprop", rules.rmsprop, rules.RMSPROP_MISTAKES),
-    optimizer("MyAdam", rules.adam, rules.ADAM_MISTAKES),
-    optimizer("MyAdamW", rules.adamw, rules.ADAMW_MISTAKES),
+    optimizer_exercise("MySGD", rules.sgd, rules.SGD_MISTAKES),
+    optimizer_exercise("MyMomentum", rules.momentum, rules.MOMENTUM_MISTAKES),
+    optimizer_exercise("Averaging", rules.momentum, rules.AVERAGING_MISTAKES, lr=5 * LR),
+    optimizer_exercise("MyRMSprop", rules.rmsprop, rules.RMSPROP_MISTAKES),
+    optimizer_exercise("MyAdam", rules.adam, rules.ADAM_MISTAKES),
+    optimizer_exercise("MyAdamW", rules.adamw, rules.ADAMW_MISTAKES),
     Exercise("clip", check_clip),
-    optimizer("MyLion", rules.lion, rules.LION_MISTAKES),
+    optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES),
     Exercise("mine", check_own_task),
 ]
 
@@ -52,27 +52,26 @@ MISSING = "The file defines no {name}."
 FAILS = "It fails{where}: {error}"
 
 
-def check(number: int, namespace: dict[str, Any]) -> Wrong | None:
+def check(number: int, namespace: dict[str, Any]) -> WrongAnswer | None:
     """Return what is wrong with the answer to an exercise, None if it is right.
 
-    `namespace` is what the student's file defines, with its `__file__`.
+    `namespace` holds all names of the student's file, with its `__file__`.
     """
     exercise = EXERCISES[number - 1]
     try:
         if exercise.name not in namespace:
-            raise Wrong(MISSING, name=exercise.name)
+            raise WrongAnswer(MISSING, name=exercise.name)
         exercise.check(namespace[exercise.name])
-    except Wrong as finding:
+    except WrongAnswer as finding:
         return finding
     except Exception as error:  # a student's own code may fail in any way
         return failure(error, namespace.get("__file__"))
     return None
 
 
-def failure(error: Exception, path: str | None) -> Wrong:
+def failure(error: Exception, path: str | None) -> WrongAnswer:
     """Return the finding that the file at `path` fails, and at which of its lines."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    own = [line for line, file in zip(lines, files, strict=True) if file == path]
-    where = f" at line {own[-1]}" if own else ""
-    return Wrong(FAILS, where=where, error=describe(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    where = f" at line {lines[-1]}" if lines else ""
+    return WrongAnswer(FAILS, where=where, error=describe(error))

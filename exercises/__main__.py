@@ -10,14 +10,14 @@ from pathlib import Path
 from lab.output.main import run_main
 
 from exercises import EXERCISES, RIGHT, check, failure
-from exercises.checks import Wrong
+from exercises.checks import WrongAnswer
 
 HERE = Path(__file__).parent
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m exercises", description=__doc__, epilog="Run it where README.md lies."
+        "python -m exercises", description=__doc__, epilog="Run it in the folder of README.md."
     )
     numbers = range(1, len(EXERCISES) + 1)
     parser.add_argument(
@@ -29,13 +29,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def texts(chinese: bool) -> list[str]:
-    """Return the text of each exercise: a section of the page."""
+    """Return the text of each exercise: a section of exercises/README.md."""
     page = HERE / ("README.zh-CN.md" if chinese else "README.md")
     _, *sections = re.split(r"^## (?=\d)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [section.strip() for section in sections]
 
 
-def check_file(number: int, path: Path) -> Wrong | None:
+def check_file(number: int, path: Path) -> WrongAnswer | None:
     """Run a student's file; return what is wrong with it, None if it is right."""
     try:
         namespace = runpy.run_path(str(path))
@@ -44,12 +44,11 @@ def check_file(number: int, path: Path) -> Wrong | None:
     return check(number, namespace)
 
 
-def say(finding: Wrong, chinese: bool) -> str:
-    """Return a finding as a sentence in English or Chinese."""
-    sentence = finding.sentence
+def in_words(sentence: str, values: dict[str, object], chinese: bool) -> str:
+    """Return a sentence, in English or Chinese, with the values filled in."""
     if chinese:
         sentence = json.loads((HERE / "chinese.json").read_text(encoding="utf-8"))[sentence]
-    return sentence.format(**finding.numbers)
+    return sentence.format(**values)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,10 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not options.file.is_file():
         parser.error(f"there is no file {str(options.file)!r}")
-    sys.path.insert(0, str(options.file.resolve().parent))  # it may import its neighbours
+    sys.path.insert(0, str(options.file.resolve().parent))  # so that it can import files beside it
     finding = check_file(options.number, options.file)
-    print(say(finding or Wrong(RIGHT, number=options.number), options.zh))
-    return 1 if finding else 0
+    if finding is None:
+        print(in_words(RIGHT, {"number": options.number}, options.zh))
+        return 0
+    print(in_words(finding.sentence, finding.values, options.zh))
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How an answer is checked: it is run, and its numbers are held against torch's or a formula.
+"""How an answer is checked: it is run, and its numbers are compared with torch's or a formula's.
 
-Where they differ, they are held against those of the usual mistakes: so a mistake is named only if
-the numbers are its own.
+If they differ, they are compared with the numbers of the usual mistakes. So a mistake is named only
+if the answer has exactly its numbers.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from lab.training.checks import check_task
@@ -22,25 +22,25 @@ from tasks import Task
 from training import evaluate, train
 
 STEPS, LR = 8, 0.1
-RATES = [LR if step < 5 else LR / 4 for step in range(STEPS)]  # it falls, as by a schedule
+LRS = [LR if step < 5 else LR / 4 for step in range(STEPS)]  # it falls, as in a schedule
 STARTS = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.5]], dtype=torch.float64)  # two parameters
 GRADS = torch.randn(
     STEPS, *STARTS.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64
 )
 
 
-class Wrong(Exception):  # noqa: N818 (a finding, not an error)
-    """What is wrong with an answer: an English sentence, and the numbers that go into it."""
+class WrongAnswer(Exception):  # noqa: N818 (a finding, not an error)
+    """What is wrong with an answer: an English sentence, and the values to fill in."""
 
-    def __init__(self, sentence: str, **numbers: Any):
-        super().__init__(sentence.format(**numbers))
-        self.sentence, self.numbers = sentence, numbers
+    def __init__(self, sentence: str, **values: object):
+        super().__init__(sentence.format(**values))
+        self.sentence, self.values = sentence, values
 
 
 # ---------------------------------------------------------------- optimizers
 
 GRADIENT_CHANGED = (
-    "A step changes the gradient itself, which others may still need: write `grad = grad + ...`, "
+    "A step changes the gradient itself, which may still be needed: write `grad = grad + ...`, "
     "and not `grad += ...` or `grad.add_(...)`."
 )
 MOVED_NOTHING = (
@@ -54,9 +54,9 @@ CLOSURE_WITHOUT_GRAD = (
 )
 LOSS_NOT_RETURNED = "`step` has to return the loss that the closure returns."
 NO_OPTIMIZER = "It has to be a class derived from optimizers.UpdateRule or torch.optim.Optimizer."
-UPHILL = "The steps go uphill: a parameter moves against its gradient, by `param -= ...`."
+UPHILL = "The steps go uphill: a parameter has to move against its gradient, by `param -= ...`."
 SHARED = (
-    "All parameters share one memory: keep what you remember in `state`, which is the parameter's "
+    "All parameters share one memory: keep such values in `state`, of which each parameter has its "
     "own, and not in `self`."
 )
 COUNTED_FROM_0 = (
@@ -64,89 +64,104 @@ COUNTED_FROM_0 = (
     "1 - beta**0, which is 0."
 )
 COUNT_SHARED = (
-    "The count grows with every parameter: all of them have one number a step, `state['step']`."
+    "The count grows with every parameter: at one step it is the same for all, `state['step']`."
 )
 FIRST_DIFFERENCE = (
-    "Step {step} is the first to differ: an element at {before:.5f}, under a gradient of "
-    "{grad:.5f} and at lr={lr:g}, has to go to {right:.5f}, and goes to {mine:.5f}."
+    "Step {step} is the first to differ: an element at {before:.5f}, with a gradient of {grad:.5f} "
+    "and lr={lr:g}, has to move to {right:.5f}, but moves to {mine:.5f}."
 )
 
 
-def path_of(make_optimizer: Callable[..., Optimizer], lr: float = LR) -> Tensor:
-    """Return two parameters (steps, 2, 3) after each step. Raises Wrong where it cannot go on."""
+def path_of_optimizer(make_optimizer: Callable[..., Any], lr: float = LR) -> Tensor:
+    """Return two parameters after each step (steps, 2, 3). Raises WrongAnswer if it has none."""
     params = [torch.nn.Parameter(start.clone()) for start in STARTS]
-    optimizer, path, loss = make_optimizer(params, lr=lr), [], torch.tensor(1.0)
+    optimizer, loss, is_called = make_optimizer(params, lr=lr), torch.tensor(1.0), False
+    path: list[Tensor] = []
 
     def closure() -> Tensor:
+        nonlocal is_called
+        is_called = True
         if not torch.is_grad_enabled():
-            raise Wrong(CLOSURE_WITHOUT_GRAD)
+            raise WrongAnswer(CLOSURE_WITHOUT_GRAD)
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.clone()
         return loss
 
-    for grads, rate in zip(GRADS, RATES, strict=True):
+    for grads, scheduled_lr in zip(GRADS, LRS, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate / LR * lr
+            group["lr"] = scheduled_lr / LR * lr
         optimizer.zero_grad()
+        is_called = False
         returned = optimizer.step(closure)
-        if params[0].grad is None:
-            raise Wrong(CLOSURE_FORGOTTEN)
+        if not is_called:
+            raise WrongAnswer(CLOSURE_FORGOTTEN)
         if returned is not loss:
-            raise Wrong(LOSS_NOT_RETURNED)
-        if any(not torch.equal(p.grad, grad) for p, grad in zip(params, grads, strict=True)):
-            raise Wrong(GRADIENT_CHANGED)
+            raise WrongAnswer(LOSS_NOT_RETURNED)
+        for param, grad in zip(params, grads, strict=True):
+            if param.grad is None or not torch.equal(param.grad, grad):
+                raise WrongAnswer(GRADIENT_CHANGED)
         path.append(torch.stack([param.detach() for param in params]).clone())
     if torch.equal(path[-1], STARTS):
-        raise Wrong(MOVED_NOTHING)
+        raise WrongAnswer(MOVED_NOTHING)
     return torch.stack(path)
 
 
-def walk(rule: Rule, sign: int = 1, first: int = 1, shared: bool = False, often: int = 1) -> Tensor:
-    """Return the path of a rule (steps, 2, 3), or of one mistaken in what surrounds it.
+def path_of_rule(
+    rule: Rule,
+    sign: int = 1,
+    first_count: int = 1,
+    shared_memory: bool = False,
+    counts_per_step: int = 1,
+) -> Tensor:
+    """Return the path by a rule (steps, 2, 3), or by a right rule that is used in a wrong way.
 
-    The mistakes: steps of the other sign, the first step counted as `first`, one memory for all
-    parameters, a count that grows `often` times a step.
+    The wrong ways: steps of the opposite sign, counting the first step as `first_count`, one memory
+    for both parameters, counting `counts_per_step` times a step.
     """
     thetas, path = list(STARTS.clone()), []
-    memories = [{}] * len(thetas) if shared else [{} for _ in thetas]
-    for step, (grads, lr) in enumerate(zip(GRADS, RATES, strict=True)):
+    shared: dict[str, Any] = {}
+    memories = [shared if shared_memory else {} for _ in thetas]
+    for step, (grads, lr) in enumerate(zip(GRADS, LRS, strict=True)):
         for k, (memory, grad) in enumerate(zip(memories, grads, strict=True)):
-            t = first + step * often + k * (often - 1)
+            t = first_count + step * counts_per_step + k * (counts_per_step - 1)
             thetas[k] = thetas[k] - sign * rule(memory, grad, t, thetas[k], lr)
         path.append(torch.stack(thetas))
     return torch.stack(path)
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def are_close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: float = LR) -> None:
-    """Raise Wrong unless the class takes, at this learning rate, the steps of the rule."""
+    """Raise WrongAnswer unless the class, at this learning rate, takes the steps of the rule."""
     if not (isinstance(answer, type) and issubclass(answer, Optimizer)):
-        raise Wrong(NO_OPTIMIZER)
-    mine, right = path_of(answer, lr), walk(rule)
-    if same(mine, right):
+        raise WrongAnswer(NO_OPTIMIZER)
+    mine, right = path_of_optimizer(answer, lr), path_of_rule(rule)
+    if are_close(mine, right):
         return
-    paths = {sentence: [walk(mistake)] for sentence, mistake in mistakes.items()}
-    paths |= {
-        UPHILL: [walk(rule, sign=-1)],
-        SHARED: [walk(rule, shared=True), walk(rule, shared=True, often=2)],
-        COUNTED_FROM_0: [walk(rule, first=0)],
-        COUNT_SHARED: [walk(rule, often=2)],
+    wrong_paths = {sentence: [path_of_rule(mistake)] for sentence, mistake in mistakes.items()}
+    wrong_paths |= {
+        UPHILL: [path_of_rule(rule, sign=-1)],
+        SHARED: [
+            path_of_rule(rule, shared_memory=True),
+            path_of_rule(rule, shared_memory=True, counts_per_step=2),
+        ],
+        COUNTED_FROM_0: [path_of_rule(rule, first_count=0)],
+        COUNT_SHARED: [path_of_rule(rule, counts_per_step=2)],
     }
-    for sentence, wrong in paths.items():
-        if any(same(mine, path) for path in wrong):
-            raise Wrong(sentence)
-    step = next(k for k in range(STEPS) if not same(mine[k], right[k]))
+    for sentence, paths in wrong_paths.items():
+        if any(are_close(mine, path) for path in paths):
+            raise WrongAnswer(sentence)
+    step = next(k for k in range(STEPS) if not are_close(mine[k], right[k]))
     k = (mine[step] - right[step]).abs().nan_to_num(math.inf).argmax()
     before = STARTS if step == 0 else right[step - 1]
-    raise Wrong(
+    raise WrongAnswer(
         FIRST_DIFFERENCE,
         step=step + 1,
         before=before.flatten()[k],
         grad=GRADS[step].flatten()[k],
-        lr=RATES[step] / LR * lr,
+        lr=LRS[step] / LR * lr,
         right=right[step].flatten()[k],
         mine=mine[step].flatten()[k],
     )
@@ -154,16 +169,16 @@ def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: floa
 
 # ---------------------------------------------------------------- a number
 
-RATE_MISTAKES = {
+LR_MISTAKES = {
     0.25: "0.25 is one over the curvature across the valley: there y is 0 after one step. How far "
     "can you go beyond it?",
-    1.0: "There it diverges, but it does at less, too. The slope of 2·y² is 4·y, and not 2·y.",
-    5.0: "5 is one over the curvature along the valley. Across it, it diverges long before.",
-    10.0: "At 10 it diverges along the valley, too. Across it, it does long before.",
+    1.0: "At 1 it diverges, but also at lower rates. The slope of 2·y² is 4·y, and not 2·y.",
+    5.0: "5 is one over the curvature along the valley. Across it, it diverges at far lower rates.",
+    10.0: "At 10 it diverges along the valley, too. Across it, it does so at far lower rates.",
 }
 NO_NUMBER = "It has to be a number."
 DIVERGES = (
-    "At {lr:g} it diverges, but it does at less, too: after 50 steps y is {growth:.3g} times as "
+    "At {lr:g} it diverges, but also at lower rates: after 50 steps y is {growth:.3g} times as "
     "large. Try the middle between a rate that diverges and one that does not."
 )
 CONVERGES = (
@@ -174,39 +189,39 @@ NOT_POSITIVE = "A learning rate is above 0, and finite."
 
 
 def check_diverging_rate(answer: Any) -> None:
-    """Raise Wrong unless this is the rate from which on gradient descent leaves the valley.
+    """Raise WrongAnswer unless this is the lowest rate at which descent does not converge.
 
-    A step multiplies y by 1 - 4·lr, since the valley is 0.1·x² + 2·y².
+    That is 0.5: the valley is 0.1·x² + 2·y², so a step multiplies y by 1 - 4·lr.
     """
     if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise Wrong(NO_NUMBER)
+        raise WrongAnswer(NO_NUMBER)
     if not 0 < answer < math.inf:
-        raise Wrong(NOT_POSITIVE)
+        raise WrongAnswer(NOT_POSITIVE)
     if math.isclose(answer, 0.5, rel_tol=0.021):
         return
-    for value, sentence in RATE_MISTAKES.items():
+    for value, sentence in LR_MISTAKES.items():
         if math.isclose(answer, value, rel_tol=0.01):
-            raise Wrong(sentence)
+            raise WrongAnswer(sentence)
     growth = math.exp(min(700, 50 * math.log(abs(1 - 4 * answer) or 1e-300)))
-    raise Wrong(DIVERGES if growth > 1 else CONVERGES, lr=answer, growth=growth)
+    raise WrongAnswer(DIVERGES if growth > 1 else CONVERGES, lr=answer, growth=growth)
 
 
 # ---------------------------------------------------------------- a function
 
 NO_FUNCTION = "It has to be a function of the parameters and max_norm."
-PARAMETERS_CHANGED = "It changes the parameters: it is their gradients that are too long."
+PARAMETERS_CHANGED = "It changes the parameters: it has to change only their gradients."
 ONCE_ONLY = (
     "It goes through the parameters twice, but `net.parameters()` can be gone through only once: "
     "make a list of them first."
 )
 WRONG_NORM = (
-    "For gradients of norm {norm:.4g}, max_norm 1 has to leave a norm of 1, and leaves {left:.4g}; "
-    "for those of norm {small:.4g}, which have to stay as they are, it leaves {small_left:.4g}."
+    "With max_norm 1, gradients of norm {norm:.4g} have to get the norm 1, and get {left:.4g}; "
+    "those of norm {small:.4g} have to keep their norm, and get {small_left:.4g}."
 )
 
 
-def all_by(factor: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return what multiplies all gradients by one factor of them."""
+def scaled_by(factor: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function that multiplies all gradients by one number, `factor(grads)`."""
     return lambda grads: grads * factor(grads)
 
 
@@ -219,17 +234,17 @@ CLIP_MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
     "Short gradients are made longer: clip only where the norm is above max_norm.": (
         lambda g: g / g.norm()
     ),
-    "The factor is upside down: it is max_norm / norm.": all_by(lambda g: g.norm().clamp(min=1)),
-    "The root is missing: the norm is the root of the sum of squares.": all_by(
+    "The factor is upside down: it is max_norm / norm.": scaled_by(lambda g: g.norm().clamp(min=1)),
+    "The root is missing: the norm is the root of the sum of squares.": scaled_by(
         lambda g: 1 / g.square().sum().clamp(min=1)
     ),
-    "That is the largest element, and not the norm, the root of the sum of squares.": all_by(
+    "That is the largest element, and not the norm, the root of the sum of squares.": scaled_by(
         lambda g: 1 / g.abs().max().clamp(min=1)
     ),
-    "That is the sum of the sizes, and not the norm, the root of the sum of squares.": all_by(
+    "That is the sum of |g|, and not the norm, the root of the sum of squares.": scaled_by(
         lambda g: 1 / g.abs().sum().clamp(min=1)
     ),
-    "That is the root of the mean of squares: the norm is the root of their sum.": all_by(
+    "That is the root of the mean of squares: the norm is the root of their sum.": scaled_by(
         lambda g: 1 / g.square().mean().sqrt().clamp(min=1)
     ),
     "It clips where the norm is below max_norm, and not where it is above.": (
@@ -239,34 +254,42 @@ CLIP_MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_clip(answer: Any) -> None:
-    """Raise Wrong unless the function clips gradients as torch.nn.utils.clip_grad_norm_ does."""
+    """Raise WrongAnswer unless it clips gradients as torch.nn.utils.clip_grad_norm_ does."""
     if not callable(answer):
-        raise Wrong(NO_FUNCTION)
+        raise WrongAnswer(NO_FUNCTION)
 
-    def clipped(clip: Callable, given: Callable[[list], Iterable] = list) -> Tensor:
-        """Return what a function leaves of long and of short gradients (2, 2, 3)."""
-        left = []
-        for scale in (5.0, 0.1):
-            params = [torch.nn.Parameter(start.clone()) for start in [*STARTS, STARTS[0]]]
-            for param, grad in zip(params, GRADS[0], strict=False):  # the last one has none
-                param.grad = scale * grad
-            clip(given(params), 1.0)
-            if not torch.equal(torch.stack([param.detach() for param in params[:2]]), STARTS):
-                raise Wrong(PARAMETERS_CHANGED)
-            left.append(torch.stack([param.grad for param in params[:2]]))
-        return torch.stack(left)
-
-    mine, right = clipped(answer), clipped(clip_grad_norm_)
-    given = torch.stack([5 * GRADS[0], 0.1 * GRADS[0]])
+    long, short = 5 * GRADS[0], 0.1 * GRADS[0]
+    mine, right = clipped(answer, long, short), clipped(clip_grad_norm_, long, short)
     if torch.allclose(mine, right, rtol=1e-5):
-        if not torch.allclose(clipped(answer, iter), right, rtol=1e-5):
-            raise Wrong(ONCE_ONLY)
+        from_iterator = clipped(lambda params, norm: answer(iter(params), norm), long, short)
+        if not torch.allclose(from_iterator, right, rtol=1e-5):
+            raise WrongAnswer(ONCE_ONLY)
         return
     for sentence, mistake in CLIP_MISTAKES.items():
-        if torch.allclose(mine, torch.stack([mistake(grads) for grads in given]), rtol=1e-5):
-            raise Wrong(sentence)
-    (norm, small), (left, small_left) = ([g.norm() for g in both] for both in (given, mine))
-    raise Wrong(WRONG_NORM, norm=norm, left=left, small=small, small_left=small_left)
+        if torch.allclose(mine, torch.stack([mistake(long), mistake(short)]), rtol=1e-5):
+            raise WrongAnswer(sentence)
+    raise WrongAnswer(
+        WRONG_NORM,
+        norm=long.norm(),
+        left=mine[0].norm(),
+        small=short.norm(),
+        small_left=mine[1].norm(),
+    )
+
+
+def clipped(clip: Callable[..., Any], *gradients: Tensor) -> Tensor:
+    """Return what `clip`, with a max_norm of 1, makes of the gradients (2, 3) of two parameters."""
+    results = []
+    for grads in gradients:
+        params = [torch.nn.Parameter(start.clone()) for start in [*STARTS, STARTS[0]]]
+        for param, grad in zip(params, grads, strict=False):  # a third parameter has none
+            param.grad = grad.clone()
+        clip(params, 1.0)
+        if not torch.equal(torch.stack([param.detach() for param in params[:2]]), STARTS):
+            raise WrongAnswer(PARAMETERS_CHANGED)
+        for param in params[:2]:
+            results.append(torch.zeros_like(param) if param.grad is None else param.grad)
+    return torch.stack(results).reshape(len(gradients), *STARTS.shape)
 
 
 # ---------------------------------------------------------------- a task
@@ -274,38 +297,38 @@ def check_clip(answer: Any) -> None:
 NO_TASK = "It has to be a Task of tasks.py."
 NO_FIT = "The parts do not go together: {error}."
 SEEN_BEFORE = (
-    "{shared} of the {held_out} held-out inputs are trained on, too: what is held out has to be "
-    "new to the net. `data.split` sees to that."
+    "{shared} of the {held_out} held-out inputs are also in the training data: held-out data have "
+    "to be new to the net. `data.split` separates the two."
 )
 ONE_FOR_ALL = "make_data(0) and make_data(1) are the same: use the seed."
 ANOTHER_EACH_TIME = (
-    "make_data(0) is another each time: draw with a torch.Generator that has the seed."
+    "make_data(0) is different each time: draw with a torch.Generator that has the seed."
 )
 NOT_LEARNED = (
-    "Adam at lr=0.01 brings the held-out loss from {before:.4g} to {after:.4g} only: is there "
-    "something to learn, and are the epochs enough?"
+    "Adam at lr=0.01 lowers the held-out loss only from {before:.4g} to {after:.4g}: is there "
+    "something to learn, and are there enough epochs?"
 )
 
 
 def check_own_task(answer: Any) -> None:
-    """Raise Wrong unless this is a task that can be learned, and is judged on other data."""
+    """Raise WrongAnswer unless this is a task that can be learned, with new data held out."""
     if not isinstance(answer, Task):
-        raise Wrong(NO_TASK)
+        raise WrongAnswer(NO_TASK)
     try:
         check_task(answer, 0)
     except ValueError as error:
-        raise Wrong(NO_FIT, error=error) from None
+        raise WrongAnswer(NO_FIT, error=error) from None
     (dataset, held_out), again, other = (answer.make_data(seed) for seed in (0, 0, 1))
     x = dataset.tensors[0]
     if not torch.equal(x, again[0].tensors[0]):
-        raise Wrong(ANOTHER_EACH_TIME)
+        raise WrongAnswer(ANOTHER_EACH_TIME)
     if torch.equal(x, other[0].tensors[0]) and torch.equal(dataset.tensors[1], other[0].tensors[1]):
-        raise Wrong(ONE_FOR_ALL)
+        raise WrongAnswer(ONE_FOR_ALL)
     rows, others = (
         {tuple(row.flatten().tolist()) for row in data.tensors[0]} for data in (dataset, held_out)
     )
     if x.is_floating_point() and (shared := rows & others):
-        raise Wrong(SEEN_BEFORE, shared=len(shared), held_out=len(others))
+        raise WrongAnswer(SEEN_BEFORE, shared=len(shared), held_out=len(others))
     net = Training(0, dataset, held_out).make_net(answer)
     before = evaluate(net, held_out, answer.loss)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -313,4 +336,4 @@ def check_own_task(answer: Any) -> None:
     list(train(net, optimizer, loader, answer.loss, answer.epochs))
     after = evaluate(net, held_out, answer.loss)
     if not after < 0.7 * before:
-        raise Wrong(NOT_LEARNED, before=before, after=after)
+        raise WrongAnswer(NOT_LEARNED, before=before, after=after)

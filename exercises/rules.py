@@ -1,16 +1,18 @@
-"""Update rules as formulas, right ones, and the usual mistakes in them.
+"""Update rules as formulas: the right ones, and the usual mistakes in them.
 
-A rule takes a parameter's memory, its gradient g, the step's number t, the parameter θ and the
-rate; it returns what is to be subtracted from θ. The sources are those of optimizers/.
+A rule takes the memory of a parameter, its gradient g, the number of the step t (from 1), the
+parameter θ, and the learning rate. It returns what has to be subtracted from θ. The sources
+are in optimizers/, that of Lion in exercises/README.md.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Rule = Callable[[dict, Tensor, int, Tensor, float], Tensor]
+Rule = Callable[[dict[str, Any], Tensor, int, Tensor, float], Tensor]
 EPS = 1e-8
 
 
@@ -130,8 +132,8 @@ def lion_of_the_gradient(memory, g, t, theta, lr):
     return lr * g.sign()
 
 
-# What goes wrong in each, as a sentence and as numbers. chinese.json has the sentences in Chinese.
-DECAY_WITHOUT_LR = "The decay is not multiplied by lr: a lower rate decays as much."
+# Each mistake, as a sentence and as the rule that makes it. chinese.json has the Chinese sentences.
+DECAY_WITHOUT_LR = "The decay is not multiplied by lr: at a lower lr it is just as strong."
 DECAY_AWAY = "The decay has the wrong sign: it pushes θ away from 0."
 SGD_MISTAKES: dict[str, Rule] = {
     "The decay is missing: add weight_decay·θ to the gradient.": partial(sgd, decay=0),
@@ -143,15 +145,15 @@ SGD_MISTAKES: dict[str, Rule] = {
     ),
 }
 MOMENTUM_MISTAKES: dict[str, Rule] = {
-    "The new gradient is multiplied by 1 - momentum: that is an average. Add it whole.": partial(
-        momentum, new=0.2
+    "The new gradient is multiplied by 1 - momentum, as in an average: add the whole gradient.": (
+        partial(momentum, new=0.2)
     ),
-    "lr is inside the velocity, where a schedule comes too late: multiply by it when θ moves.": (
+    "lr is inside the velocity, so that a new lr acts too late: multiply by lr when θ moves.": (
         momentum_with_lr_inside
     ),
     "That is Nesterov's momentum, which looks one step ahead.": nesterov,
     "The velocity is forgotten from step to step: keep it in `state`.": partial(momentum, mu=0),
-    "θ moves by the velocity of the step before: first renew it, then move.": (
+    "θ moves by the velocity of the step before: first update the velocity, then move θ.": (
         momentum_of_the_step_before
     ),
     "The velocity never fades: multiply the old one by momentum.": partial(momentum, mu=1),
@@ -163,7 +165,7 @@ AVERAGING_MISTAKES: dict[str, Rule] = {
     "0.8 and 0.2 are swapped: the old average has the weight 0.8.": partial(
         momentum, mu=0.2, new=4.0
     ),
-    "The average is corrected for its start at 0, as Adam's is: here it is not.": corrected_average,
+    "The average is corrected for its start at 0, as in Adam: leave that out.": corrected_average,
     "The average is forgotten from step to step: keep it in `state`.": partial(momentum, mu=0),
 }
 RMSPROP_MISTAKES: dict[str, Rule] = {
@@ -171,14 +173,14 @@ RMSPROP_MISTAKES: dict[str, Rule] = {
     "alpha and 1 - alpha are swapped: the old average has the weight alpha.": partial(
         rmsprop, alpha=0.1
     ),
-    "The squares are summed up, as in Adagrad: let old ones fade, by alpha.": adagrad,
-    "alpha is torch's default, 0.99: here it is 0.9.": partial(rmsprop, alpha=0.99),
+    "The squares add up, as in Adagrad: average them, by alpha and 1 - alpha.": adagrad,
+    "alpha is torch's default, 0.99: here it has to be 0.9.": partial(rmsprop, alpha=0.99),
     "s averages |g|, and not g².": partial(rmsprop, square=torch.abs),
-    "s averages g, and not g²: its root is of negative numbers, too.": partial(
+    "s averages g, and not g²: it can be negative, and then it has no root.": partial(
         rmsprop, square=lambda g: g
     ),
     "s starts at 1: let it start at 0.": partial(rmsprop, first=1),
-    "θ moves by the s of the step before: first renew it, then move.": rmsprop_of_the_step_before,
+    "θ moves by the s of the step before: first update s, then move θ.": rmsprop_of_the_step_before,
 }
 ADAM_MISTAKES: dict[str, Rule] = {
     "The bias correction is forgotten: divide m by 1 - beta1**t and v by 1 - beta2**t.": partial(
@@ -186,15 +188,15 @@ ADAM_MISTAKES: dict[str, Rule] = {
     ),
     "v is not corrected: divide it by 1 - beta2**t.": partial(adam, correct="m"),
     "m is not corrected: divide it by 1 - beta1**t.": partial(adam, correct="v"),
-    "The correction divides by 1 - beta at every step: it is 1 - beta**t.": (
+    "The correction divides by 1 - beta at every step: it has to be 1 - beta**t.": (
         adam_with_one_correction_for_all
     ),
-    "The corrected m and v go into the memory: keep them as they were, for the next step.": (
+    "The corrected m and v go into the memory: the next step needs them uncorrected.": (
         adam_that_keeps_what_it_corrects
     ),
     "v averages |g|, and not g².": partial(adam, square=torch.abs),
     "The root is missing: divide by √v, and not by v.": partial(adam, root=lambda v: v),
-    "The betas are swapped: beta1 is m's, beta2 is v's.": partial(adam, betas=(0.999, 0.9)),
+    "The betas are swapped: beta1 belongs to m, beta2 to v.": partial(adam, betas=(0.999, 0.9)),
 }
 ADAMW_MISTAKES: dict[str, Rule] = {
     "The decay is added to the gradient, and so divided by √v: shrink θ itself, by "
@@ -204,16 +206,16 @@ ADAMW_MISTAKES: dict[str, Rule] = {
     DECAY_WITHOUT_LR: adamw_without_lr,
     "The decay is missing: θ has to shrink by lr·weight_decay·θ.": adam,
     DECAY_AWAY: partial(adamw, decay=-0.1),
-    "weight_decay is torch's default, 0.01: here it is 0.1.": partial(adamw, decay=0.01),
+    "weight_decay is torch's default, 0.01: here it has to be 0.1.": partial(adamw, decay=0.01),
 }
 LION_MISTAKES: dict[str, Rule] = {
     "The sign is missing: every element moves by lr.": partial(lion, sign=lambda values: values),
-    "The step is the sign of the new m: it is that of a mean of its own, by beta1, of the old m "
-    "and g.": lion_of_the_new_average,
-    "The betas are swapped: beta1 is the step's, beta2 is m's.": partial(
+    "The step is the sign of the new m: it has to be that of beta1·m + (1 - beta1)·g, with the old "
+    "m.": lion_of_the_new_average,
+    "The betas are swapped: beta1 belongs to the step, beta2 to m.": partial(
         lion, beta1=0.99, beta2=0.9
     ),
-    "beta1 is used for m, too: m fades by beta2.": partial(lion, beta2=0.9),
+    "beta1 is used for m, too: m needs beta2.": partial(lion, beta2=0.9),
     "m averages the signs of the gradients, and not the gradients.": lion_that_averages_signs,
-    "That is the sign of the gradient alone: it needs m.": lion_of_the_gradient,
+    "That is the sign of the gradient alone: m is missing.": lion_of_the_gradient,
 }

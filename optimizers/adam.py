@@ -1,4 +1,4 @@
-"""Adam, momentum and an adaptive rate in one, and what grew out of it."""
+"""Adam, which has both momentum and adaptive learning rates, and the variants of it."""
 
 import math
 
@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers.update_rule import UpdateRule
+from optimizers.update_rule import State, UpdateRule
 
 
 class Adam(UpdateRule):
-    """Momentum and RMSprop joined, with their slow start corrected.
+    """Momentum and RMSprop combined, with a correction for their averages, which start at 0.
 
         m ← β1·m + (1 - β1)·g,       m̂ = m / (1 - β1ᵗ)
         v ← β2·v + (1 - β2)·g²,      v̂ = v / (1 - β2ᵗ)
         θ ← θ - lr·m̂ / (√v̂ + eps)
         amsgrad    the largest v so far in place of v
 
-    It answers RMSprop's lack of momentum and its first steps, where an average that starts at 0
-    is still far too small: the first step has length lr whatever the gradient's scale.
+    Fixes two faults of RMSprop: it has no momentum, and at its first steps the average, which
+    starts at 0, is still far too small. Adam's first step has length lr whatever the gradient's
+    scale.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, 2014; amsgrad:
     Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237, 2018.
@@ -36,18 +37,9 @@ class Adam(UpdateRule):
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "decoupled_weight_decay": decoupled_weight_decay,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+        defaults |= dict(maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         beta1, beta2 = group["betas"]
@@ -60,8 +52,8 @@ class Adam(UpdateRule):
         param -= group["lr"] * m_hat / (v_hat.sqrt() + group["eps"])
 
 
-def moments(grad: Tensor, state: dict, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
-    """Update Adam's moments in `state`, averages of g and of g² that fade; return both."""
+def moments(grad: Tensor, state: State, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
+    """Update and return Adam's moments in `state`, the moving averages of g and of g²."""
     state["first_moment"] = beta1 * state.get("first_moment", 0) + (1 - beta1) * grad
     state["second_moment"] = beta2 * state.get("second_moment", 0) + (1 - beta2) * grad**2
     return state["first_moment"], state["second_moment"]
@@ -72,8 +64,8 @@ class AdamW(Adam):
 
         θ ← θ - lr·weight_decay·θ,    then Adam's step
 
-    It answers Adam's way with weight decay, which, added to the gradient, is divided by √v̂ too
-    and so hardly holds back the weights whose gradients are large.
+    Fixes the weight decay of Adam, which is added to the gradient and so divided by √v̂, too: it
+    hardly holds back the weights whose gradients are large.
 
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101, 2017.
     """
@@ -89,33 +81,27 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=True,
-        )
+        switches = dict(maximize=maximize, decoupled_weight_decay=True)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **switches)
 
 
 class SparseAdam(UpdateRule):
-    """Adam for sparse gradients, which moves only the elements that a gradient names.
+    """Adam for sparse gradients: it moves only the elements that are listed in the gradient.
 
-        for those    Adam's step, its eps added to √v before the correction:
-                     θ ← θ - lr·√(1 - β2ᵗ)/(1 - β1ᵗ) · m / (√v + eps)
-        all others   θ, m and v stay as they are
+        listed      Adam's step, with eps added to √v before the correction:
+                    θ ← θ - lr·√(1 - β2ᵗ)/(1 - β1ᵗ) · m / (√v + eps)
+        not listed  θ, m and v stay as they are
 
-    It answers Adam's cost on a large embedding (`nn.Embedding(..., sparse=True)`), of which a
-    mini-batch touches a few rows: Adam works on all of them at each step, and moves them all, as
-    their momentum goes on. Here a row that is not touched rests. t counts steps, not touches.
+    Fixes the cost of Adam on a large embedding (`nn.Embedding(..., sparse=True)`), of which a
+    mini-batch uses only a few rows. Adam updates all rows at each step, and moves them all, since
+    their momentum goes on. SparseAdam leaves an unused row as it is. t counts all steps, not only
+    those that use the row.
 
-    PyTorch's form of Kingma and Ba's (see Adam). Gradients that are not sparse raise RuntimeError.
+    PyTorch's form of Kingma and Ba's method (see Adam). Gradients that are not sparse raise
+    RuntimeError.
     """
 
-    is_sparse = True
+    takes_sparse_gradients = True
 
     def __init__(
         self,
@@ -128,7 +114,8 @@ class SparseAdam(UpdateRule):
         for name, value in {"lr": lr, "eps": eps}.items():
             if isinstance(value, float | int) and value == 0:
                 raise ValueError(f"Invalid {name} value: {value}")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
+        defaults = dict(lr=lr, betas=betas, eps=eps, maximize=maximize)
+        super().__init__(params, defaults)
         for group in self.param_groups:
             for param in group["params"]:
                 if param.is_sparse or param.is_complex():
@@ -136,25 +123,25 @@ class SparseAdam(UpdateRule):
 
     def update(self, param, grad, state, group):
         beta1, beta2 = group["betas"]
-        grad = grad.coalesce()  # every element once
-        named, g = tuple(grad.indices()), grad.values()
+        grad = grad.coalesce()  # lists every element once
+        listed, g = tuple(grad.indices()), grad.values()
         m = state.setdefault("first_moment", torch.zeros_like(param))
         v = state.setdefault("second_moment", torch.zeros_like(param))
-        m[named] = beta1 * m[named] + (1 - beta1) * g
-        v[named] = beta2 * v[named] + (1 - beta2) * g**2
+        m[listed] = beta1 * m[listed] + (1 - beta1) * g
+        v[listed] = beta2 * v[listed] + (1 - beta2) * g**2
         correction = math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-        param[named] -= group["lr"] * correction * m[named] / (v[named].sqrt() + group["eps"])
+        param[listed] -= group["lr"] * correction * m[listed] / (v[listed].sqrt() + group["eps"])
 
 
 class Adamax(UpdateRule):
-    """Adam with the largest gradient, fading, in place of the root mean square.
+    """Adam with the largest gradient, which fades, in place of the root mean square.
 
         m ← β1·m + (1 - β1)·g
         u ← max(β2·u, |g| + eps)
         θ ← θ - lr / (1 - β1ᵗ) · m / u
 
-    It answers Adam's second moment where gradients are rare and large: a maximum jumps to them at
-    once, needs no correction at the start, and bounds each step by about lr.
+    Fixes the second moment of Adam where gradients are rare and large: a maximum rises to them at
+    once, needs no correction at the start, and limits each step to about lr.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", section 7.1, arXiv:1412.6980, 2014.
     """
@@ -169,16 +156,8 @@ class Adamax(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         beta1, beta2 = group["betas"]
@@ -197,8 +176,8 @@ class NAdam(UpdateRule):
         m̂ = μₜ₊₁·m / (1 - Mₜ·μₜ₊₁) + (1 - μₜ)·g / (1 - Mₜ)
         θ ← θ - lr·m̂ / (√v̂ + eps)
 
-    It answers Adam's plain momentum: the step uses the momentum of the next one, and so reacts to
-    the newest gradient sooner.
+    Fixes the delay of plain momentum in Adam: a step uses the momentum of the next step already,
+    and so reacts sooner to the newest gradient.
 
     Dozat, "Incorporating Nesterov Momentum into Adam", ICLR workshop, 2016.
     """
@@ -215,18 +194,10 @@ class NAdam(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum_decay": momentum_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        defaults |= dict(momentum_decay=momentum_decay, maximize=maximize)
+        defaults |= dict(decoupled_weight_decay=decoupled_weight_decay)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         (beta1, beta2), decay, step = group["betas"], group["momentum_decay"], state["step"]
@@ -240,15 +211,15 @@ class NAdam(UpdateRule):
 
 
 class RAdam(UpdateRule):
-    """Adam that does not trust its second moment before it has seen enough gradients.
+    """Adam that uses its second moment only after it has seen enough gradients.
 
         m̂ as in Adam
         ρ∞ = 2/(1 - β2) - 1,    ρ = ρ∞ - 2t·β2ᵗ/(1 - β2ᵗ)    the length of the average so far
-        ρ > 5    r = √((ρ-4)(ρ-2)ρ∞ / ((ρ∞-4)(ρ∞-2)ρ)),  θ ← θ - lr·r·m̂·√(1 - β2ᵗ) / (√v + eps)
-        else     θ ← θ - lr·m̂
+        if ρ > 5    r = √((ρ-4)(ρ-2)ρ∞ / ((ρ∞-4)(ρ∞-2)ρ)),  θ ← θ - lr·r·m̂·√(1 - β2ᵗ) / (√v + eps)
+        else        θ ← θ - lr·m̂
 
-    It answers Adam's need of a warm-up: the first steps divide by an estimate made from a handful
-    of gradients, whose variance r makes up for.
+    Fixes Adam's need for a warm-up: its first steps divide by an estimate from a few gradients,
+    which varies much; the factor r corrects for this variance.
 
     Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, 2019.
     """
@@ -264,17 +235,9 @@ class RAdam(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        defaults |= dict(decoupled_weight_decay=decoupled_weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         (beta1, beta2), step = group["betas"], state["step"]

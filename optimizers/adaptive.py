@@ -1,4 +1,4 @@
-"""A learning rate for each element, by the size or the sign of its gradients."""
+"""Each element has a learning rate of its own, from the size or the sign of its gradients."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,14 @@ from optimizers.update_rule import UpdateRule
 
 
 class Adagrad(UpdateRule):
-    """A learning rate for each element, smaller the more gradient it has seen.
+    """A learning rate for each element, which falls as its squared gradients add up.
 
         s ← s + g²                                  s starts at initial_accumulator_value
         θ ← θ - lr / (1 + (t-1)·lr_decay) · g / (√s + eps)
 
-    It answers momentum's one learning rate for all: elements with rare or small gradients move as
-    fast as the others, which suits sparse features and ill-conditioned valleys.
+    Fixes the single learning rate that plain descent and momentum have for all elements: here those
+    with rare or small gradients move as fast as the others. That suits sparse features and
+    ill-conditioned valleys.
 
     Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic
     Optimization", JMLR 12, 2011.
@@ -31,17 +32,9 @@ class Adagrad(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "eps": eps,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
+        defaults |= dict(initial_accumulator_value=initial_accumulator_value, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
@@ -50,15 +43,15 @@ class Adagrad(UpdateRule):
 
 
 class RMSprop(UpdateRule):
-    """Adagrad with a memory that fades, so that its steps do not die out.
+    """Adagrad with a fading memory, so that its steps do not shrink to nothing.
 
         s ← alpha·s + (1 - alpha)·g²
         centered    m ← alpha·m + (1 - alpha)·g,  and √(s - m²) in place of √s below
         θ ← θ - lr·g / (√s + eps)
         momentum    b ← momentum·b + g / (√s + eps),  θ ← θ - lr·b
 
-    It answers Adagrad's ever growing sum: an average over about the last 1/(1 - alpha) steps
-    forgets, so that the learning rate recovers when the gradients become small.
+    Fixes the sum in Adagrad, which only grows: an average over about the last 1/(1 - alpha) steps
+    forgets, so the learning rate recovers when the gradients become small.
 
     Tieleman and Hinton, "Neural Networks for Machine Learning", Coursera lecture 6e, 2012;
     centered: Graves, "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850, 2013.
@@ -78,18 +71,9 @@ class RMSprop(UpdateRule):
     ):
         if not alpha >= 0:
             raise ValueError(f"Invalid alpha value: {alpha}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "centered": centered,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+        defaults |= dict(centered=centered, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         alpha, momentum = group["alpha"], group["momentum"]
@@ -105,15 +89,15 @@ class RMSprop(UpdateRule):
 
 
 class Adadelta(UpdateRule):
-    """RMSprop whose steps are measured by the steps before them, and need no tuned lr.
+    """RMSprop that takes the scale of a step from the steps before it, so that lr needs no tuning.
 
         s ← rho·s + (1 - rho)·g²
         Δ = √(d + eps) / √(s + eps) · g
         d ← rho·d + (1 - rho)·Δ²
         θ ← θ - lr·Δ
 
-    It answers Adagrad's decay as RMSprop does, and besides gives the step the unit of the
-    parameter, not that of lr: with lr = 1 there is none to choose.
+    Fixes the shrinking steps of Adagrad, as RMSprop does. Also, a step has the unit of the
+    parameter, and not that of lr: with lr = 1 there is no rate left to choose.
 
     Zeiler, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701, 2012.
     """
@@ -130,10 +114,8 @@ class Adadelta(UpdateRule):
     ):
         if not 0 <= rho <= 1:
             raise ValueError(f"Invalid rho value: {rho}")
-        super().__init__(
-            params,
-            {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
-        )
+        defaults = dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         rho, eps = group["rho"], group["eps"]
@@ -148,11 +130,11 @@ class Adadelta(UpdateRule):
 class Rprop(UpdateRule):
     """A step size for each element, changed by the gradient's sign alone.
 
-        s ← s·η⁺ where g agrees in sign with the last one, s·η⁻ where it does not, within step_sizes
+        s ← s·η⁺ where g has the sign of the last one, s·η⁻ where it has not, within step_sizes
         θ ← θ - s·sign(g),   but no step where the sign has changed
 
-    s starts at lr, and (η⁻, η⁺) are `etas`. It answers the gradient's scale, which says little
-    about how far to go; with mini-batches, though, the sign is noise, which led to RMSprop.
+    s starts at lr, and (η⁻, η⁺) are `etas`. Fixes the use of the gradient's size, which says
+    little about how far to go. But with mini-batches the sign is noise, which led to RMSprop.
 
     Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation Learning: The RPROP
     Algorithm", ICNN 1993.
@@ -169,9 +151,8 @@ class Rprop(UpdateRule):
     ):
         if not 0 < etas[0] < 1 < etas[1]:
             raise ValueError(f"Invalid etas value: {etas}")
-        super().__init__(
-            params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
-        )
+        defaults = dict(lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         shrink, grow = group["etas"]

@@ -1,4 +1,4 @@
-"""Gradient descent: plain, with momentum, with an average of its path."""
+"""Gradient descent: plain, with momentum, and with an average of its path."""
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -13,9 +13,9 @@ class SGD(UpdateRule):
         momentum    v ← momentum·v + (1 - dampening)·g,    θ ← θ - lr·v
         Nesterov    v as above,                            θ ← θ - lr·(g + momentum·v)
 
-    The velocity v starts as the first gradient. Momentum answers plain descent's zigzag across a
-    narrow valley: steps that alternate cancel and steps that agree add up, to 1/(1 - momentum)
-    times their length. Nesterov's looks ahead along the velocity and so brakes earlier.
+    The velocity v starts as the first gradient. Momentum fixes the zigzag of plain descent across a
+    narrow valley: steps that alternate cancel out, and steps that agree add up, to 1/(1 - momentum)
+    times their length. Nesterov's momentum looks ahead along the velocity, and so brakes earlier.
 
     Robbins and Monro, "A Stochastic Approximation Method", 1951; Polyak, "Some methods of speeding
     up the convergence of iteration methods", 1964; Nesterov, 1983, in the form of Sutskever et
@@ -35,20 +35,12 @@ class SGD(UpdateRule):
     ):
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
-                f"Nesterov momentum needs momentum above 0 and dampening 0, "
+                "Nesterov momentum needs momentum above 0 and dampening 0, "
                 f"not {momentum} and {dampening}"
             )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+        defaults |= dict(nesterov=nesterov, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         momentum = group["momentum"]
@@ -64,13 +56,13 @@ class SGD(UpdateRule):
 
 
 class ASGD(UpdateRule):
-    """Gradient descent whose answer is the average of its path, kept in state["average"].
+    """Gradient descent whose result is the average of its path, kept in state["average"].
 
         θ ← (1 - lambd·η)·θ - η·g
         a ← a + (θ - a) / max(1, t - 1 - t0)        a follows θ until step t0
         η ← lr / (1 + lambd·lr·t)^alpha             η starts at lr
 
-    It answers the noise that mini-batches leave in the last iterate, which the average evens out.
+    Fixes the noise that mini-batches leave in the last point of the path: it averages out.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control
     and Optimization 30, 1992.
@@ -87,17 +79,9 @@ class ASGD(UpdateRule):
         *,
         maximize: bool = False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lambd": lambd,
-                "alpha": alpha,
-                "t0": t0,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, lambd=lambd, alpha=alpha, t0=t0)
+        defaults |= dict(weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
     def update(self, param, grad, state, group):
         lr, lambd, step = group["lr"], group["lambd"], state["step"]

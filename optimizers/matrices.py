@@ -1,4 +1,4 @@
-"""Optimizers that treat a matrix as one: by its rows and columns, or by its directions."""
+"""Optimizers that see a matrix as a whole: its rows and columns, or its singular directions."""
 
 import math
 
@@ -10,18 +10,19 @@ from optimizers.update_rule import UpdateRule
 
 
 class Adafactor(UpdateRule):
-    """Adam's second moment from one number a row and one a column, and steps as long as θ asks.
+    """Adam with one second moment for each row and each column, and steps relative to θ's size.
 
         1 - β2 = t^beta2_decay
-        r ← β2·r + (1 - β2)·mean of g² over each row,    c likewise over each column
+        r ← β2·r + (1 - β2)·mean of g² over each row,    c the same over each column
         v = r·c / mean of r                              (of a vector: v ← β2·v + (1 - β2)·g²)
         u = g / max(√v, eps1),    u ← u / max(1, rms(u)/d)
         s = max(eps2, rms(θ)) · min(lr, 1/√t)
         θ ← θ - lr·weight_decay·θ - s·u
 
-    rms is the root of the mean square. eps is (eps1, eps2); eps1 None is the precision of the
-    numbers. It answers Adam's memory, two numbers for each weight, which large nets cannot spare:
-    an n × m matrix takes n + m. And lr says how large a step is beside the weights themselves.
+    rms is the root mean square. eps is (eps1, eps2); an eps1 of None means the machine epsilon of
+    θ's dtype. Fixes the memory that Adam needs, two numbers for each weight, which is too much for
+    large nets: for an n × m matrix, Adafactor keeps n + m numbers. And lr is relative: it says how
+    large a step is compared with the weights themselves.
 
     Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
     arXiv:1804.04235, 2018, in PyTorch's form.
@@ -42,20 +43,12 @@ class Adafactor(UpdateRule):
             raise ValueError(f"Invalid beta2_decay value: {beta2_decay}")
         if not d >= 1:
             raise ValueError(f"Invalid d value: {d}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "beta2_decay": beta2_decay,
-                "eps": eps,
-                "d": d,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = dict(lr=lr, beta2_decay=beta2_decay, eps=eps, d=d)
+        defaults |= dict(weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, defaults)
 
-    def decay(self, param, grad, group):
-        return grad  # update does it, once it has measured θ
+    def apply_weight_decay(self, param, grad, group):
+        return grad  # `update` applies it, after it has measured θ
 
     def update(self, param, grad, state, group):
         step, lr, (eps1, eps2) = state["step"], float(group["lr"]), group["eps"]
@@ -79,22 +72,24 @@ class Adafactor(UpdateRule):
 
 
 def rms(values: Tensor) -> float:
-    """Return the root of the mean square."""
+    """Return the root mean square."""
     return values.square().mean().sqrt().item()
 
 
 class Muon(UpdateRule):
-    """Momentum whose step, a matrix, is made to turn and stretch all directions alike.
+    """Momentum whose step, a matrix, is made orthogonal: equally long in all directions.
 
         v ← momentum·v + (1 - momentum)·g
         u = (1 - momentum)·g + momentum·v               (without nesterov: u = v)
-        θ ← θ - lr·weight_decay·θ - lr·scale·orthogonal(u)
+        θ ← θ - lr·weight_decay·θ - lr·scale·orthogonalize(u)
 
-    For u = U·S·Vᵀ, orthogonal(u) is about U·Vᵀ: see `orthogonalized`. The scale of an n × m matrix
-    is √max(1, n/m) ("original", the default) or 0.2·√max(n, m) ("match_rms_adamw", so that AdamW's
-    learning rates do). It answers a step ruled by the few directions in which a gradient is large:
-    here those in which it is small count as much. It is for the hidden layers' matrices, and takes
-    no others; let AdamW train biases and embeddings.
+    If u = U·S·Vᵀ is the singular value decomposition, orthogonalize(u) is about U·Vᵀ. adjust_lr_fn
+    chooses the scale of an n × m matrix: √max(1, n/m) for "original", the default, or
+    0.2·√max(n, m) for "match_rms_adamw", with which learning rates of AdamW can be used.
+
+    Fixes steps that are dominated by the few directions in which the gradient is large: here those
+    in which it is small count as much. Muon is for the matrices of hidden layers, and takes no
+    parameters but matrices; let AdamW train biases and embeddings.
 
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al.,
     "Muon is Scalable for LLM Training", arXiv:2502.16982, 2025.
@@ -114,20 +109,10 @@ class Muon(UpdateRule):
     ):
         if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
             raise ValueError(f"Invalid adjust_lr_fn value: {adjust_lr_fn}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "nesterov": nesterov,
-                "ns_coefficients": ns_coefficients,
-                "eps": eps,
-                "ns_steps": ns_steps,
-                "adjust_lr_fn": adjust_lr_fn,
-                "decoupled_weight_decay": True,
-            },
-        )
+        defaults = dict(lr=lr, ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps)
+        defaults |= dict(momentum=momentum, nesterov=nesterov, adjust_lr_fn=adjust_lr_fn)
+        defaults |= dict(weight_decay=weight_decay, decoupled_weight_decay=True)
+        super().__init__(params, defaults)
         for group in self.param_groups:
             for param in group["params"]:
                 if param.ndim != 2:
@@ -144,27 +129,27 @@ class Muon(UpdateRule):
             scale = 0.2 * math.sqrt(max(rows, columns))
         else:
             scale = math.sqrt(max(1, rows / columns))
-        direction = orthogonalized(
+        direction = orthogonalize(
             direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
         )
         param -= group["lr"] * scale * direction
 
 
-def orthogonalized(
+def orthogonalize(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Return about U·Vᵀ for the matrix U·S·Vᵀ, by Newton and Schulz's iteration, in bfloat16.
+    """Return about U·Vᵀ for the matrix U·S·Vᵀ, by the Newton-Schulz iteration, in bfloat16.
 
         X ← a·X + (b·A + c·A²)·X    for A = X·Xᵀ
 
-    Each step moves every singular value x of X to a·x + b·x³ + c·x⁵. Muon's coefficients lift small
-    ones fast, and bring all from 0.003 on to between 0.7 and 1.2. ValueError if there are not
-    three of them, or 100 steps and more.
+    Each step changes every singular value x of X to a·x + b·x³ + c·x⁵. With Muon's coefficients
+    small ones grow fast, and all from 0.003 on end between 0.7 and 1.2. Raises ValueError unless
+    there are three coefficients and fewer than 100 steps.
     """
     if len(coefficients) != 3 or steps >= 100:
         raise ValueError("the iteration takes three coefficients and fewer than 100 steps")
     a, b, c = coefficients
-    is_tall = matrix.shape[0] > matrix.shape[1]  # then it is cheaper lying down
+    is_tall = matrix.shape[0] > matrix.shape[1]  # its transpose has the smaller X·Xᵀ
     x = (matrix.T if is_tall else matrix).bfloat16()
     x = x / x.norm().clamp(min=eps)
     for _ in range(steps):

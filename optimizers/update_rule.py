@@ -1,4 +1,4 @@
-"""The base class: the books that every optimizer keeps."""
+"""The base class: all that the optimizers have in common."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,36 +7,34 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+State = dict[str, Any]  # what an optimizer remembers of one parameter
+Group = dict[str, Any]  # a param group: its hyperparameters, and its parameters under "params"
+
 NOT_NEGATIVE = (
-    "lr",
-    "eps",
-    "initial_accumulator_value",
-    "lr_decay",
-    "momentum",
-    "momentum_decay",
+    "lr", "eps", "initial_accumulator_value", "lr_decay", "momentum", "momentum_decay",
     "weight_decay",
-)
+)  # fmt: skip
 
 
 class UpdateRule(torch.optim.Optimizer):
-    """The books that every optimizer keeps, so that a subclass is its formula, `update`.
+    """What all optimizers do in the same way: a subclass adds only its formula, `update`.
 
-    For each parameter that has a gradient, `step` counts the step, turns the gradient round where
-    the group says `maximize`, adds its `weight_decay`, and calls `update`. Learning rates may be
-    0-dim tensors. Gradients have to be real, and dense, or sparse where the rule `is_sparse`;
-    others raise RuntimeError.
+    For each parameter that has a gradient, `step` counts the step, changes the sign of the gradient
+    if the group's `maximize` is set, applies its `weight_decay`, and calls `update`. Learning rates
+    may be 0-dim tensors. Gradients have to be real and dense, or real and sparse if the class sets
+    `takes_sparse_gradients`; others raise RuntimeError.
     """
 
-    is_sparse = False
+    takes_sparse_gradients = False
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
-        """Take parameters or param groups, and every hyperparameter by name.
+        """Take parameters or param groups, and the default of each hyperparameter by its name.
 
         Raises ValueError for a value out of range.
         """
         lr = defaults.get("lr")
         if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"Invalid lr value: {lr} has not one element")
+            raise ValueError(f"Invalid lr value: {lr} does not have exactly one element")
         for name in NOT_NEGATIVE:
             value = defaults.get(name, 0)
             parts = value if isinstance(value, tuple) else (value,)
@@ -47,10 +45,10 @@ class UpdateRule(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; return the closure's loss, if one is given.
 
-        The closure clears the gradients, computes the loss, calls its backward and returns it.
+        The closure clears the gradients, computes the loss, calls its `backward()` and returns it.
         """
         loss = None
         if closure is not None:
@@ -62,27 +60,30 @@ class UpdateRule(torch.optim.Optimizer):
                     self._step_one(param, param.grad, self.state[param], group)
         return loss
 
-    def _step_one(self, param: Tensor, grad: Tensor, state: dict, group: dict) -> None:
-        if grad.is_sparse != self.is_sparse or grad.is_complex():
-            kind = "sparse" if self.is_sparse else "dense"
+    def _step_one(self, param: Tensor, grad: Tensor, state: State, group: Group) -> None:
+        if grad.is_sparse != self.takes_sparse_gradients or grad.is_complex():
+            kind = "sparse" if self.takes_sparse_gradients else "dense"
             raise RuntimeError(f"{type(self).__name__} takes {kind}, real gradients only")
         state["step"] = state.get("step", 0) + 1
         if group.get("maximize"):
             grad = -grad
-        self.update(param, self.decay(param, grad, group), state, group)
+        self.update(param, self.apply_weight_decay(param, grad, group), state, group)
 
-    def decay(self, param: Tensor, grad: Tensor, group: dict) -> Tensor:
-        """Return the gradient with the weight decay added, or shrink `param` by a decoupled one."""
+    def apply_weight_decay(self, param: Tensor, grad: Tensor, group: Group) -> Tensor:
+        """Return the gradient with the weight decay added.
+
+        If the group sets `decoupled_weight_decay`, shrink `param` instead; the gradient stays.
+        """
         if weight_decay := group.get("weight_decay", 0):
             if not group.get("decoupled_weight_decay"):
                 return grad + weight_decay * param
             param *= 1 - group["lr"] * weight_decay
         return grad
 
-    def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict) -> None:
+    def update(self, param: Tensor, grad: Tensor, state: State, group: Group) -> None:
         """Change `param` in place (`param -= ...`), given its gradient.
 
-        `state` is the parameter's own memory: its `step`, and whatever the rule keeps there.
-        `group` holds the hyperparameters.
+        `state` is the parameter's own memory: it holds `step`, counted from 1, and all that the
+        formula keeps for the next step. `group` holds the hyperparameters.
         """
         raise NotImplementedError

@@ -23,43 +23,45 @@ def test_param_groups_move_by_their_own_hyperparameters(optim):
 
 
 def test_gradients_add_up_until_zero_grad(optim):
-    result = tour.zero_grad(optim)
-    assert result["gradients"] == [6.0, 12.0, None, 6.0]
-    assert result["losses"][False][-1] > result["losses"][True][-1]
+    gradients, losses = tour.zero_grad(optim)
+    assert gradients == [6.0, 12.0, None, 6.0]
+    assert losses[False][-1] > losses[True][-1]
 
 
 def test_step_is_what_one_does_by_hand(optim):
     result = tour.step(optim)
     assert result["after"] == pytest.approx(result["by_hand"], abs=1e-7)
-    assert result["losses"][1] < result["losses"][0]
+    assert result["loss_after"] < result["loss_before"]
 
 
 def test_lbfgs_calls_its_closure_more_than_once_a_step(optim):
-    result = tour.closure(optim)
-    assert result["SGD"]["calls"] == 3 < result["LBFGS"]["calls"]
-    assert result["LBFGS"]["loss"] < result["SGD"]["loss"]
-    assert "closure" in result["error"]
+    results, message = tour.closure(optim)
+    (sgd_calls, sgd_loss), (lbfgs_calls, lbfgs_loss) = results["SGD"], results["LBFGS"]
+    assert sgd_calls == 3 < lbfgs_calls
+    assert lbfgs_loss < sgd_loss
+    assert "closure" in message
 
 
 def test_a_loaded_state_goes_on_and_a_forgotten_one_does_not(optim):
-    result = tour.state_dict(optim)
-    assert len(result["uninterrupted"]) == 10
-    assert result["loaded"] == result["uninterrupted"]
-    assert result["forgotten"][0] == result["uninterrupted"][0]
-    assert result["forgotten"][1:] != result["uninterrupted"][1:]
+    losses = tour.state_dict(optim)
+    assert len(losses["without_a_stop"]) == 10
+    assert losses["state_loaded"] == losses["without_a_stop"]
+    assert losses["state_forgotten"][0] == losses["without_a_stop"][0]
+    assert losses["state_forgotten"][1:] != losses["without_a_stop"][1:]
 
 
 def test_a_frozen_layer_joins_at_a_smaller_learning_rate(optim):
-    result = tour.add_param_group(optim)
-    assert result["frozen"]["moved"] == 0 < result["joined"]["moved"]
-    assert result["frozen"]["lrs"] == [tour.LR]
-    assert result["joined"]["lrs"] == [tour.LR, tour.LR / 10]
+    results = tour.add_param_group(optim)
+    (moved_frozen, lrs_frozen), (moved_joined, lrs_joined) = results["frozen"], results["joined"]
+    assert moved_frozen == 0 < moved_joined
+    assert lrs_frozen == [tour.LR]
+    assert lrs_joined == [tour.LR, tour.LR / 10]
 
 
 def test_a_schedule_changes_every_group_from_its_own_start(optim):
-    rates = torch.tensor(tour.schedule(optim))
+    lrs = torch.tensor(tour.schedule(optim))
     start = torch.tensor([tour.LR, 0.01])
-    torch.testing.assert_close(rates, torch.stack([start, start, start / 10, start / 10]))
+    torch.testing.assert_close(lrs, torch.stack([start, start, start / 10, start / 10]))
 
 
 def test_the_whole_tour_prints_each_title_once(optim, capsys):

@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import pickle
+import pydoc
 from functools import partial
 
 import pytest
@@ -204,13 +205,25 @@ def test_each_option_is_drawn_and_means_something(name):
 
 
 @pytest.mark.parametrize("name", [name for name in optimizers.__all__ if name != "UpdateRule"])
-def test_names_order_and_defaults_are_torchs(name):
-    def signature(cls):
-        parameters = inspect.signature(cls).parameters
-        return {k: v.default for k, v in parameters.items() if k not in SPEED_SWITCHES}
+def test_a_signature_is_torchs_and_help_shows_it(name):
+    """Names, order, defaults, and which are keyword-only: in ours, all after a missing switch."""
 
-    ours, torchs = signature(getattr(optimizers, name)), signature(getattr(torch.optim, name))
-    assert list(ours.items()) == list(torchs.items())
+    def signature(cls):
+        found, is_keyword_only = [], False
+        for parameter in inspect.signature(cls).parameters.values():
+            is_keyword_only |= parameter.kind is parameter.KEYWORD_ONLY
+            if parameter.name in SPEED_SWITCHES:
+                is_keyword_only = True
+            else:
+                found.append((parameter.name, parameter.default, is_keyword_only))
+        return found
+
+    ours = getattr(optimizers, name)
+    assert signature(ours) == signature(getattr(torch.optim, name))
+    page = pydoc.render_doc(ours, renderer=pydoc.plaintext)
+    for parameter in inspect.signature(ours).parameters.values():
+        assert parameter.annotation is not parameter.empty
+        assert str(parameter) in page
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -571,12 +584,12 @@ def test_an_orthogonalized_matrix_has_its_own_directions_at_about_one_length(sha
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(7))
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     muons = (3.4445, -4.7750, 2.0315)
-    result = matrices.orthogonalized(matrix, muons, steps=5, eps=1e-7)
+    result = matrices.orthogonalize(matrix, muons, steps=5, eps=1e-7)
     assert result.dtype == matrix.dtype
     lengths = (u.T @ result @ vt.T).diagonal()
     assert 0.5 < lengths.min() < lengths.max() < 1.5
     # Coefficients that converge give U·Vᵀ itself, to bfloat16.
-    result = matrices.orthogonalized(matrix, (2.0, -1.5, 0.5), steps=40, eps=1e-7)
+    result = matrices.orthogonalize(matrix, (2.0, -1.5, 0.5), steps=40, eps=1e-7)
     torch.testing.assert_close(result, u @ vt, rtol=0.03, atol=0.03)
 
 
@@ -727,7 +740,7 @@ def test_the_line_search_ends_where_both_of_wolfes_conditions_hold(loss, first):
         return lbfgs.Point(t.detach(), value.item(), slope.reshape(1), slope)
 
     start = at(0.0)
-    end = lbfgs.strong_wolfe(at, start, first, most=50, smallest=1e-12)
+    end = lbfgs.strong_wolfe(at, start, first, max_tries=50, min_width=1e-12)
     assert end.loss <= start.loss + 1e-4 * end.t * start.slope
     assert abs(end.slope) <= 0.9 * abs(start.slope)
     assert end.t > 0
@@ -785,9 +798,9 @@ def test_a_cubics_minimum_is_found(a, middle, before, after):
 
     one, other, wide = point(middle + 1 - before), point(middle + 1 + after), (-99.0, 99.0)
     for pair in ((one, other), (other, one)):
-        assert lbfgs.lowest_of_cubic(*pair, wide).item() == pytest.approx(middle + 1, abs=1e-5)
+        assert lbfgs.minimum_of_cubic(*pair, wide).item() == pytest.approx(middle + 1, abs=1e-5)
         narrow = middle + 1.5, middle + 2
-        assert float(lbfgs.lowest_of_cubic(*pair, narrow)) == narrow[0]
+        assert float(lbfgs.minimum_of_cubic(*pair, narrow)) == narrow[0]
 
 
 def test_lbfgs_refuses_what_torchs_refuses():

@@ -158,9 +158,8 @@ def blaming_the_size(n: int, dataset: TensorDataset, batch_size: int) -> Iterato
     except ValueError as error:
         if n >= min(batch_size, len(dataset)) > 1:
             raise
-        raise ValueError(
-            f"a mini-batch of {n} of {len(dataset)} samples fails: {error}; try another --batch-size"
-        ) from error
+        which = f"a mini-batch of {n} of {len(dataset)} samples fails"
+        raise ValueError(f"{which}: {error}; try another --batch-size") from error
 
 
 def checked_loss(task: Task, net: nn.Module, x: Tensor, y: Tensor, which: str) -> Tensor:
