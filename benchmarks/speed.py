@@ -1,4 +1,4 @@
-"""The speed figures of the README: `python -m benchmarks.speed` in the repository's root.
+"""The table of docs/speed.md: `python -m benchmarks.speed` in the repository's root.
 
 Each pair is timed in alternation in one run, so that a machine whose speed drifts slows both
 alike; medians and the median of the ratios pair by pair are printed. With --peer, only our sweep
