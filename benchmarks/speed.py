@@ -1,4 +1,4 @@
-"""The speed figures of the README: `python -m benchmarks.speed`, in the folder of README.md.
+"""The table of docs/speed.md: `python -m benchmarks.speed` in the repository's root.
 
 It times two programs in turn, again and again: if the machine gets slower, both do. It prints the
 median time of each, and the median of the ratios. With --peer it compares only our sweep with the

@@ -1,6 +1,6 @@
 """The tutorial's own data, net and settings: these tests fail after homework, and are meant to."""
 
-import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from lab.training.train import train_all
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from conftest import start_script
 
 import compare_optimizers
 import settings
@@ -18,8 +19,7 @@ from data import parabola
 from models import Net
 from tasks import TASKS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TUTORIAL = Path(__file__).parents[1] / "tutorial.py"
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,26 @@ def test_the_tutorials_task_is_small_and_says_what_it_teaches():
     assert len(task.make_data(0)[1]) == 1000
 
 
-def test_the_tutorial_in_one_piece_gives_the_same_losses_bit_for_bit(runs, monkeypatch):
-    (program,) = [program for program in PROGRAMS if program.startswith("import matplotlib")]
-    monkeypatch.setattr(plt, "show", lambda: None)
-    names = {}
-    exec(program, names)
+def test_tutorial_py_finds_the_same_losses_bit_for_bit(runs, workdir, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(Path("tutorial.png").exists()))
+    names = runpy.run_path(str(TUTORIAL))
     assert names["losses"] == {label: run.history(0) for label, run in runs.items()}
+    assert shown == [True]  # a window, once the figure is saved
+
+
+def test_tutorial_py_runs_without_a_screen(workdir):
+    process = start_script("tutorial.py")
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+    assert [path.name for path in workdir.iterdir()] == ["tutorial.png"]
+
+
+def test_tutorial_py_is_one_short_file():
+    source = TUTORIAL.read_text(encoding="utf-8")
+    assert source.count("\n") <= 60
+    imports = [line for line in source.splitlines() if line.startswith(("import", "from"))]
+    assert {line.split()[1].split(".")[0] for line in imports} == {"torch", "matplotlib"}
 
 
 def test_without_noise_the_seed_only_orders_the_rows():
