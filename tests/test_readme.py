@@ -1,5 +1,6 @@
 """The README's programs, run as they stand there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,6 @@ from pathlib import Path
 from lab.specs import TORCH_CLASSES, TORCH_SCHEDULERS
 
 import pytest
-import torch
 from conftest import start_script
 
 import settings
@@ -21,7 +21,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def test_the_homework_trains_and_is_like_pytorchs(workdir):
     (homework,) = [program for program in PROGRAMS if "class MyMomentum" in program]
-    Path("homework.py").write_text(homework)
+    Path("homework.py").write_text(homework, encoding="utf-8")
     (words,) = re.findall(r"^python (compare.*homework.MyMomentum)$", README, re.MULTILINE)
     script, *arguments = words.split()
     process = start_script(script, *arguments, "--epochs", "1", "--no-show")
@@ -31,15 +31,17 @@ def test_the_homework_trains_and_is_like_pytorchs(workdir):
     (check,) = re.findall(r'^python -c "(import torch, homework.*)"$', README, re.MULTILINE)
     wrong = check.split("; ")[-1].replace("momentum=0.8", "momentum=0.7")
     code = f"{check}\ntry: {wrong}\nexcept AssertionError: print('wrong')"
-    environment = {"PYTHONPATH": f"{ROOT}:{workdir}:{ROOT / 'tests'}"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, workdir, ROOT / "tests")))
+    }
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (0, b"wrong\n"), done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "wrong\n"), done.stderr
 
 
 def test_a_problem_of_ones_own_works_when_pasted(workdir):
     (problem,) = [program for program in PROGRAMS if "mine = Task(" in program]
-    Path("problem.py").write_text(problem)
+    Path("problem.py").write_text(problem, encoding="utf-8")
     (words,) = re.findall(r"^python (compare.*problem.mine)$", README, re.MULTILINE)
     script, *arguments = words.split()
     process = start_script(script, *arguments, "--epochs", "1", "--lr-count", "2", "--no-show")
@@ -51,7 +53,7 @@ def test_a_problem_of_ones_own_works_when_pasted(workdir):
 def test_a_schedule_of_ones_own_works_when_pasted(workdir):
     page = (ROOT / "docs/torch_optim.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    Path("homework.py").write_text(program)
+    Path("homework.py").write_text(program, encoding="utf-8")
     (spec,) = re.findall(r'"(SGD \+ homework.*?)"', page)
     process = start_script("compare_optimizers.py", "--no-show", "--optimizers", f"it={spec}")
     out, err = process.communicate(timeout=60)
@@ -71,9 +73,8 @@ def test_the_pages_of_docs_name_files_that_are_there():
         text = page.read_text(encoding="utf-8")
         for path in re.findall(r"\]\(([^)#]+)\)", text):
             assert (page.parent / path).exists(), path
-    assert set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/tasks.md").read_text(), re.M)) == set(
-        TASKS
-    )
+    tasks = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", tasks, re.MULTILINE)) == set(TASKS)
 
 
 def contents(section):
@@ -119,4 +120,5 @@ def test_each_file_that_is_named_is_there():
 @pytest.mark.parametrize("words", ["pip install -r requirements.txt", "python -m pytest"])
 def test_the_set_up_commands_are_there(words):
     assert words in README
-    assert torch.__version__.startswith(re.search(r"torch==([\d.]+)", README)[1])
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert re.search(r"torch==[\d.]+", README)[0] in pinned.splitlines()
