@@ -22,6 +22,10 @@ from tasks import Task
 settings.register_profile("no clock", parent=settings.default, deadline=None)
 settings.load_profile("no clock")
 
+posix_only = pytest.mark.skipif(
+    os.name != "posix", reason="Windows has other signals, no sh, and no ps"
+)
+
 
 @pytest.fixture(autouse=True)
 def _no_windows():
@@ -136,13 +140,18 @@ def start_script(name, *words, shell=None, env=None, **streams):
     whose $0 and $@ are the words.
     """
     command = [sys.executable, str(Path(__file__).parents[1] / name), *words]
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    if os.name == "posix":
+        streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         ["sh", "-c", shell, *command] if shell else command,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams,
-        env=environment | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"} | streams,
+        env=without_a_screen() | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
     )
+
+
+def without_a_screen():
+    """Return the environment of a machine without a screen, whose user has chosen no backend."""
+    return {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
 
 
 def made_up(medians, lrs=None, seeds=5, spread=0.0):

@@ -13,7 +13,7 @@ from lab import commands, plotting
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from conftest import SMALL, assert_refused, exit_status
+from conftest import SMALL, assert_refused, exit_status, posix_only
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -194,6 +194,7 @@ def test_the_memory_needed_worked_by_hand():
     assert commands.memory_needed(argparse.Namespace(steps=50)) == 20_000 + 60 * 50
 
 
+@posix_only
 def test_the_memory_that_there_is_is_what_the_system_says(monkeypatch):
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0.01 * physical < commands.available_memory() <= physical

@@ -15,7 +15,7 @@ from lab import interruption, plotting, report
 from lab.report import Interrupted, Report, keeping, show_progress, write_csv
 
 import pytest
-from conftest import start_script
+from conftest import posix_only, start_script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -289,6 +289,7 @@ SMALL = ["--epochs", "1", "--task", "parabola(samples=64)", "--batch-size", "32"
 QUICK = [*SMALL, "--optimizers", "SGD()", "Adam()"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
     with Path("/dev/full").open("w") as full:
         process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", stdout=full)
@@ -299,6 +300,7 @@ def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
     assert Path("compare_optimizers.png").exists()
 
 
+@posix_only
 def test_a_reader_that_leaves_loses_only_the_table(workdir):
     with start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv") as process:
         process.stdout.close()
@@ -308,6 +310,7 @@ def test_a_reader_that_leaves_loses_only_the_table(workdir):
     assert Path("a.csv").exists()
 
 
+@posix_only
 @pytest.mark.parametrize(
     ("closed", "status", "message"),
     [(">&-", 1, "standard output is closed: the table is not shown\n"), ("2>&-", 0, "")],
@@ -330,6 +333,7 @@ def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdi
     assert "动量" in Path("a.csv").read_text(encoding="utf-8")
 
 
+@posix_only
 def test_killed_while_it_saves_the_old_file_is_whole(workdir):
     Path("a.csv").write_text("old")
     code = (

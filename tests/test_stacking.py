@@ -528,7 +528,8 @@ def compilations(monkeypatch):
 
 
 needs_a_compiler = pytest.mark.skipif(
-    not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler"
+    not shutil.which(os.environ.get("CXX", "cl" if os.name == "nt" else "g++")),
+    reason="there is no C++ compiler",
 )
 
 

@@ -21,7 +21,7 @@ from lab.workers import Processes, Unit, default_lr_of, results, run_unit
 
 import pytest
 import torch
-from conftest import FAILS, SMALL, start_script, textbook_training
+from conftest import FAILS, SMALL, posix_only, start_script, textbook_training
 from torch.nn.functional import mse_loss
 
 ROOT = Path(__file__).parents[1]
@@ -196,6 +196,7 @@ def in_tests(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
 
 
+@posix_only
 def test_a_process_that_dies_costs_its_own_unit_only(tmp_path, in_tests):
     with Processes(2) as executor:
         other = executor.submit(os.getpid)
@@ -206,6 +207,7 @@ def test_a_process_that_dies_costs_its_own_unit_only(tmp_path, in_tests):
         wait_until_dead(pid)
 
 
+@posix_only
 def test_a_unit_that_kills_its_process_is_given_up(tmp_path, in_tests, monkeypatch):
     monkeypatch.setattr(Processes, "TRIES", 2)
     with Processes(1) as executor:
@@ -228,6 +230,7 @@ def test_the_end_of_the_block_ends_all_at_once():
             future.result(timeout=5)
 
 
+@posix_only
 def test_a_process_ends_with_its_parent(in_tests):
     code = (
         "import os, time\n"
@@ -246,6 +249,7 @@ def test_a_process_ends_with_its_parent(in_tests):
     wait_until_dead(pid)
 
 
+@posix_only
 def test_the_threads_that_feed_processes_leave_ctrl_c_to_the_main_thread():
     masks = []
 
@@ -308,6 +312,7 @@ def children_of(pid):
     return [child for child, parent in pairs if parent == pid]
 
 
+@posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_finished_and_leaves_no_process(number, workdir):
     words = ["--tasks", "problems.small", "problems.long", "--seeds", "30", "--jobs", "2"]
