@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tasks import Task
 
-settings.register_profile("no clock", parent=settings.default, deadline=None)
-settings.load_profile("no clock")
+settings.register_profile(
+    "no clock, no files", parent=settings.default, deadline=None, database=None
+)
+settings.load_profile("no clock, no files")
 
 posix_only = pytest.mark.skipif(
     os.name != "posix", reason="Windows has other signals, no sh, and no ps"

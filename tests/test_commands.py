@@ -23,7 +23,7 @@ from tasks import TASKS
 
 
 @pytest.fixture
-def parser():
+def parser(workdir):
     parser = commands.Parser("What for?", "  python script.py", "figure.png")
     parser.add("--start", commands.finite_float, 0.0, "a number")
     return parser

@@ -38,7 +38,9 @@ def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir):
     words = [sys.executable, "-c", run, "--inplace", "notebook.ipynb"]
     # The kernel draws into the notebook unless MPLBACKEND says otherwise; its files need a home.
     environment = without_a_screen()
-    environment |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), str(workdir))
+    environment |= dict.fromkeys(
+        ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), str(workdir)
+    )
     options = {"env": environment, "capture_output": True, "encoding": "utf-8"}
     done = subprocess.run(words, cwd=workdir, check=False, **options)
     assert done.returncode == 0, done.stderr
