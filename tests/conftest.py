@@ -24,6 +24,8 @@ settings.register_profile(
 )
 settings.load_profile("no clock, no files")
 
+PATIENCE = 300  # seconds: a process that takes longer hangs, however busy the machine is
+
 posix_only = pytest.mark.skipif(
     os.name != "posix", reason="Windows has other signals, no sh, and no ps"
 )

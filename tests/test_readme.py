@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.specs import TORCH_CLASSES, TORCH_SCHEDULERS
 
 import pytest
-from conftest import start_script
+from conftest import PATIENCE, start_script
 
 import settings
 from tasks import TASKS
@@ -25,7 +25,7 @@ def test_the_homework_trains_and_is_like_pytorchs(workdir):
     (words,) = re.findall(r"^python (compare.*homework.MyMomentum)$", README, re.MULTILINE)
     script, *arguments = words.split()
     process = start_script(script, *arguments, "--epochs", "1", "--no-show")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert f"\nhomework.MyMomentum  homework.MyMomentum(lr={settings.LR})" in out
     (check,) = re.findall(r'^python -c "(import torch, homework.*)"$', README, re.MULTILINE)
@@ -45,7 +45,7 @@ def test_a_problem_of_ones_own_works_when_pasted(workdir):
     (words,) = re.findall(r"^python (compare.*problem.mine)$", README, re.MULTILINE)
     script, *arguments = words.split()
     process = start_script(script, *arguments, "--epochs", "1", "--lr-count", "2", "--no-show")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "\nAdam" in out
 
@@ -56,7 +56,7 @@ def test_a_schedule_of_ones_own_works_when_pasted(workdir):
     Path("homework.py").write_text(program, encoding="utf-8")
     (spec,) = re.findall(r'"(SGD \+ homework.*?)"', page)
     process = start_script("compare_optimizers.py", "--no-show", "--optimizers", f"it={spec}")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "\nit         SGD(lr=0.01) + homework.Halving(every=3)  " in out
 

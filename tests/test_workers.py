@@ -21,7 +21,7 @@ from lab.workers import Processes, Unit, default_lr_of, results, run_unit
 
 import pytest
 import torch
-from conftest import FAILS, SMALL, posix_only, start_script, textbook_training
+from conftest import FAILS, PATIENCE, SMALL, posix_only, start_script, textbook_training
 from torch.nn.functional import mse_loss
 
 ROOT = Path(__file__).parents[1]
@@ -201,7 +201,7 @@ def test_a_process_that_dies_costs_its_own_unit_only(tmp_path, in_tests):
     with Processes(2) as executor:
         other = executor.submit(os.getpid)
         again = executor.submit(die_once, str(tmp_path))
-        pids = [other.result(timeout=60), again.result(timeout=60)]
+        pids = [other.result(timeout=PATIENCE), again.result(timeout=60)]
         assert os.getpid() not in pids
     for pid in pids:
         wait_until_dead(pid)
@@ -213,14 +213,14 @@ def test_a_unit_that_kills_its_process_is_given_up(tmp_path, in_tests, monkeypat
     with Processes(1) as executor:
         future = executor.submit(die, str(tmp_path))
         with pytest.raises(RuntimeError, match="killed 2 times"):
-            future.result(timeout=60)
-        assert executor.submit(abs, -1).result(timeout=60) == 1
+            future.result(timeout=PATIENCE)
+        assert executor.submit(abs, -1).result(timeout=PATIENCE) == 1
     assert (tmp_path / "deaths").read_text() == "xx"
 
 
 def test_the_end_of_the_block_ends_all_at_once():
     with Processes(2) as executor:
-        assert executor.submit(abs, -1).result(timeout=60) == 1
+        assert executor.submit(abs, -1).result(timeout=PATIENCE) == 1
         futures = [executor.submit(time.sleep, 60) for _ in range(5)]
         time.sleep(0.2)
         start = time.monotonic()
@@ -283,7 +283,7 @@ def start(*words):
 
 
 def finish(process, status=0):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     return out, err
 
