@@ -24,6 +24,10 @@ settings.register_profile(
 )
 settings.load_profile("no clock, no files")
 
+# There is a process of tests for each core. With threads of their own, which wait for each other at
+# every operation, they would stand in each other's way.
+torch.set_num_threads(1)
+
 PATIENCE = 300  # seconds: a process that takes longer hangs, however busy the machine is
 
 posix_only = pytest.mark.skipif(
