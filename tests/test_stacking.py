@@ -1,5 +1,6 @@
 """Many nets at once: the numbers of each alone, or else not at once."""
 
+import inspect
 import math
 import os
 import shutil
@@ -531,9 +532,14 @@ needs_a_compiler = pytest.mark.skipif(
     not shutil.which(os.environ.get("CXX", "cl" if os.name == "nt" else "g++")),
     reason="there is no C++ compiler",
 )
+needs_isolation = pytest.mark.skipif(
+    "isolate_recompiles" not in inspect.signature(torch.compile).parameters,
+    reason="before torch 2.13, torch.compile cannot keep nets apart, and nothing is compiled",
+)
 
 
 @needs_a_compiler
+@needs_isolation
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_compiled_stacks_give_each_net_the_numbers_it_has_alone():
     counted = torch._dynamo.utils.counters["stats"]
@@ -548,6 +554,7 @@ def test_compiled_stacks_give_each_net_the_numbers_it_has_alone():
 
 
 @needs_a_compiler
+@needs_isolation
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_compiled_numbers_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch):
     monkeypatch.setattr(machine, "WORTH_SHARING", 0)
