@@ -25,8 +25,20 @@ from torch.utils.data import DataLoader, TensorDataset
 from tasks import Task
 
 pytest.register_assert_rewrite("small_files")
-settings.register_profile("no clock", parent=settings.default, deadline=None)
-settings.load_profile("no clock")
+settings.register_profile(
+    "no clock, no files", parent=settings.default, deadline=None, database=None
+)
+settings.load_profile("no clock, no files")
+
+# There is a process of tests for each core. With threads of their own, which wait for each other at
+# every operation, they would stand in each other's way.
+torch.set_num_threads(1)
+
+PATIENCE = 300  # seconds: a process that takes longer hangs, however busy the machine is
+
+posix_only = pytest.mark.skipif(
+    os.name != "posix", reason="Windows has other signals, no sh, and no ps"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -194,13 +206,18 @@ def start_script(name, *words, shell=None, env=None, **streams):
     whose $0 and $@ are the words.
     """
     command = [sys.executable, str(Path(__file__).parents[1] / name), *words]
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    if os.name == "posix":
+        streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         ["sh", "-c", shell, *command] if shell else command,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams,
-        env=environment | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"} | streams,
+        env=without_a_screen() | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
     )
+
+
+def without_a_screen():
+    """Return the environment of a machine without a screen, whose user has chosen no backend."""
+    return {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
 
 
 def made_up(medians, lrs=None, seeds=5, spread=0.0):

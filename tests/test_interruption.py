@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.output import interruption
 
 import pytest
-from conftest import start_script
+from conftest import PATIENCE, posix_only, start_script
 
 LONG = ["--epochs", "5000", "--csv", "a.csv", "--optimizers", "wild=SGD(lr=1e6)", "Adam()"]
 
@@ -20,6 +20,7 @@ def wait_for_row(process, start):
         assert line, process.stderr.read()
 
 
+@posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
@@ -29,7 +30,7 @@ def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
         for _ in range(times):
             process.send_signal(number)
             time.sleep(0.01)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err == "interrupted: what had finished is saved\n"
     row, *saved = out.splitlines()
@@ -43,12 +44,13 @@ def test_a_signal_while_it_trains_saves_what_there_is(number, times, workdir):
     assert (workdir / "compare_optimizers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@posix_only
 @pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
 def test_a_signal_while_torch_is_imported_is_one_line(seconds, workdir):
     with start_script("compare_optimizers.py", *LONG) as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.startswith("interrupted: ")
     assert err.count("\n") == 1

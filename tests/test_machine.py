@@ -1,7 +1,7 @@
 """How a stack uses the machine: threads by the size of the work, memory that stays."""
 
-import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +67,7 @@ print(pages_in_use() - before)
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_that_is_freed_stays_with_the_process():
     def pages_kept(code):
         command = [sys.executable, "-c", code]

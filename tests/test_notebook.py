@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lab.output.files import save_figure
 
+from conftest import without_a_screen
+
 import compare_learning_rates
 import compare_optimizers
 
@@ -31,10 +33,16 @@ def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir):
     cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "x"}
     notebook["cells"].append(cell | {"source": SAVE})
     (workdir / "notebook.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    (workdir / "cloned").symlink_to(NOTEBOOK.parent)
+    (workdir / "cloned").symlink_to(NOTEBOOK.parent, target_is_directory=True)
     run = "from nbclient.cli import main; main()"
     words = [sys.executable, "-c", run, "--inplace", "notebook.ipynb"]
-    done = subprocess.run(words, cwd=workdir, capture_output=True, text=True, check=False)
+    # The kernel draws into the notebook unless MPLBACKEND says otherwise; its files need a home.
+    environment = without_a_screen()
+    environment |= dict.fromkeys(
+        ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), str(workdir)
+    )
+    options = {"env": environment, "capture_output": True, "encoding": "utf-8"}
+    done = subprocess.run(words, cwd=workdir, check=False, **options)
     assert done.returncode == 0, done.stderr
     executed = json.loads((workdir / "notebook.ipynb").read_text(encoding="utf-8"))
     assert outputs(executed)[:-1] == stored

@@ -13,7 +13,7 @@ from lab.output.report import Column, Report, name_columns
 from lab.pictures import style
 
 import pytest
-from conftest import start_script
+from conftest import PATIENCE, posix_only, start_script
 
 
 @dataclass
@@ -255,16 +255,18 @@ SMALL = ["--epochs", "1", "--task", "parabola(samples=64)", "--batch-size", "32"
 QUICK = [*SMALL, "--optimizers", "SGD()", "Adam()"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
     with Path("/dev/full").open("w") as full:
         process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", stdout=full)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert err == "cannot write to standard output: No space left on device\n"
     assert Path("a.csv").read_text().count("\n") == 5
     assert Path("compare_optimizers.png").exists()
 
 
+@posix_only
 def test_a_reader_that_leaves_loses_only_the_table(workdir):
     with start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv") as process:
         process.stdout.close()
@@ -274,6 +276,7 @@ def test_a_reader_that_leaves_loses_only_the_table(workdir):
     assert Path("a.csv").exists()
 
 
+@posix_only
 @pytest.mark.parametrize(
     ("closed", "status", "message"),
     [(">&-", 1, "standard output is closed: the table is not shown\n"), ("2>&-", 0, "")],
@@ -281,7 +284,7 @@ def test_a_reader_that_leaves_loses_only_the_table(workdir):
 def test_a_closed_stream_loses_nothing_else(closed, status, message, workdir):
     command = f'"$0" "$@" {closed}'
     process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", shell=command)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (status, message)
     assert Path("a.csv").read_text().startswith("optimizer,seed,step,loss\n")
     assert Path("compare_optimizers.png").exists()
@@ -290,7 +293,7 @@ def test_a_closed_stream_loses_nothing_else(closed, status, message, workdir):
 def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdir):
     words = [*SMALL, "--optimizers", "动量=SGD()", "--csv", "a.csv"]
     process = start_script("compare_optimizers.py", *words, env={"PYTHONIOENCODING": "ascii"})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "\n??" in out
     assert "动量" in Path("a.csv").read_text(encoding="utf-8")
@@ -300,7 +303,7 @@ def test_of_two_runs_into_one_file_one_is_left_whole(workdir):
     words = [*SMALL, "--csv", "a.csv", "--optimizers"]
     both = [start_script("compare_optimizers.py", *words, spec) for spec in ("SGD()", "Adam()")]
     for process in both:
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
     header, *rows = Path("a.csv").read_text().splitlines()
     assert header == "optimizer,seed,step,loss"

@@ -11,7 +11,7 @@ from lab.training.train import train_all
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from conftest import start_script
+from conftest import PATIENCE, start_script
 
 import compare_optimizers
 import settings
@@ -114,7 +114,7 @@ def test_tutorial_py_finds_the_same_losses_bit_for_bit(runs, workdir, monkeypatc
 
 def test_tutorial_py_runs_without_a_screen(workdir):
     process = start_script("tutorial.py")
-    assert process.communicate(timeout=60) == ("", "")
+    assert process.communicate(timeout=PATIENCE) == ("", "")
     assert process.returncode == 0
     assert [path.name for path in workdir.iterdir()] == ["tutorial.png"]
 

@@ -1,5 +1,6 @@
 """Jobs in processes and on a cluster: the same numbers, whatever dies meanwhile."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -20,7 +21,9 @@ from lab.training.workers import Processes, run_jobs
 
 import pytest
 import torch
-from conftest import SMALL, start_script
+from conftest import PATIENCE, SMALL, posix_only, start_script
+
+import compare_tasks
 
 ROOT = Path(__file__).parents[1]
 JOB = TaskJob(SMALL, parse_optimizer("SGD"), (0.01, 0.1, 1.0), (3, 4))
@@ -85,19 +88,15 @@ def test_a_job_that_was_interrupted_is_passed_on_and_no_other_begins():
 # ---------------------------------------------------------------- processes
 
 
-def die_once(folder):
-    """Kill the own process, but for the second time that any does."""
-    marker = Path(folder, "died")
-    if not marker.exists():
-        marker.touch()
+# What a process does when it is sent `exec` and this: it dies as long as few did so before it.
+DIE = """
+import os, signal
+with open("deaths", "a+") as file:
+    file.write("x")
+    if file.tell() <= {deaths}:
+        file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid()
-
-
-def die(folder):
-    with Path(folder, "deaths").open("a") as file:
-        file.write("x")
-    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def is_alive(pid):
@@ -116,35 +115,35 @@ def wait_until_dead(pid, seconds=10):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def in_tests(monkeypatch):
-    """Have processes find the functions of this file."""
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
-
-
-def test_a_process_that_dies_costs_its_own_job_only(tmp_path, in_tests):
+@posix_only
+def test_a_process_that_dies_costs_its_own_job_only(workdir):
     with Processes(2) as executor:
         other = executor.submit(os.getpid)
-        again = executor.submit(die_once, str(tmp_path))
-        pids = [other.result(timeout=60), again.result(timeout=60)]
-        assert os.getpid() not in pids
+        again = executor.submit(exec, DIE.format(deaths=1))
+        assert other.result(timeout=PATIENCE) != os.getpid()
+        again.result(timeout=PATIENCE)
+        assert Path("deaths").read_text() == "xx"  # the second one lives
+        pids = [child.pid for child in multiprocessing.active_children()]
+        assert other.result() in pids
+        assert len(pids) == 2
     for pid in pids:
         wait_until_dead(pid)
 
 
-def test_a_job_that_kills_its_process_is_given_up(tmp_path, in_tests, monkeypatch):
+@posix_only
+def test_a_job_that_kills_its_process_is_given_up(workdir, monkeypatch):
     monkeypatch.setattr(Processes, "TRIES", 2)
     with Processes(1) as executor:
-        future = executor.submit(die, str(tmp_path))
+        future = executor.submit(exec, DIE.format(deaths=9))
         with pytest.raises(RuntimeError, match="killed 2 times"):
-            future.result(timeout=60)
-        assert executor.submit(abs, -1).result(timeout=60) == 1
-    assert (tmp_path / "deaths").read_text() == "xx"
+            future.result(timeout=PATIENCE)
+        assert executor.submit(abs, -1).result(timeout=PATIENCE) == 1
+    assert Path("deaths").read_text() == "xx"
 
 
 def test_the_end_of_the_block_ends_all_at_once():
     with Processes(2) as executor:
-        assert executor.submit(abs, -1).result(timeout=60) == 1
+        assert executor.submit(abs, -1).result(timeout=PATIENCE) == 1
         futures = [executor.submit(time.sleep, 60) for _ in range(5)]
         time.sleep(0.2)
         start = time.monotonic()
@@ -154,7 +153,8 @@ def test_the_end_of_the_block_ends_all_at_once():
             future.result(timeout=5)
 
 
-def test_a_process_ends_with_its_parent(in_tests):
+@posix_only
+def test_a_process_ends_with_its_parent():
     code = (
         "import os, time\n"
         "from lab.training.workers import Processes\n"
@@ -164,14 +164,14 @@ def test_a_process_ends_with_its_parent(in_tests):
         "    executor.submit(time.sleep, 60)\n"
         "    time.sleep(60)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
     wait_until_dead(pid)
 
 
+@posix_only
 def test_the_threads_that_feed_processes_leave_ctrl_c_to_the_main_thread():
     masks = []
 
@@ -199,28 +199,31 @@ long = replace(TASKS["sine"], epochs=12)
 FEW = ["--optimizers", "SGD=SGD()", "Adam=Adam()", "--lr-count", "3", "--seeds", "3", "--no-show"]
 
 
+SMALL_TASKS = ["--tasks", "problems.small", "parabola(samples=64)"]
+LONG_TASKS = ["--tasks", "problems.small", "problems.long", "--seeds", "30"]
+
+
 def start(*words):
     Path("problems.py").write_text(PROBLEMS)
     return start_script("compare_tasks.py", *FEW, "--csv", "a.csv", *words)
 
 
 def finish(process, status=0):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     return out, err
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The CSV of one process."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(tmp_path_factory.mktemp("reference"))
-        finish(start("--tasks", "problems.small", "parabola(samples=64)", "--jobs", "1"))
-        return Path("a.csv").read_bytes()
+@pytest.fixture
+def reference(homework, workdir):
+    """The CSV of this one process."""
+    homework(PROBLEMS, name="problems")
+    assert compare_tasks.main([*FEW, *SMALL_TASKS, "--jobs", "1", "--csv", "reference.csv"]) == 0
+    return Path("reference.csv").read_bytes()
 
 
 def test_many_processes_give_the_same_bytes(reference, workdir):
-    out, err = finish(start("--tasks", "problems.small", "parabola(samples=64)", "--jobs", "3"))
+    out, err = finish(start(*SMALL_TASKS, "--jobs", "2"))
     assert Path("a.csv").read_bytes() == reference
     assert err == ""
     assert out.count("problems.small") >= 2
@@ -234,10 +237,10 @@ def children_of(pid):
     return [child for child, parent in pairs if parent == pid]
 
 
+@posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_finished_and_leaves_no_process(number, workdir):
-    words = ["--tasks", "problems.small", "problems.long", "--seeds", "30", "--jobs", "2"]
-    process = start(*words)
+    process = start(*LONG_TASKS, "--jobs", "2")
     for _ in range(2):
         assert process.stdout.readline()  # the head, and a row
     children = children_of(process.pid)
@@ -280,9 +283,9 @@ def cluster(workdir):
         process.wait()
 
 
-def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(cluster, reference):
-    address, _, (victim, _) = cluster
-    process = start("--tasks", "problems.small", "parabola(samples=64)", "--dask", address)
+def test_a_cluster_may_lose_a_worker_and_not_its_scheduler(cluster, reference):
+    address, scheduler, (victim, _) = cluster
+    process = start(*SMALL_TASKS, "--dask", address)
     for _ in range(2):
         process.stdout.readline()
     victim.kill()
@@ -290,12 +293,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(cluster, refer
     assert err == ""
     assert Path("a.csv").read_bytes() == reference
 
-
-def test_a_scheduler_that_goes_away_is_a_line_and_what_had_finished_is_saved(cluster):
-    address, scheduler, _ = cluster
-    process = start(
-        "--tasks", "problems.small", "problems.long", "--seeds", "30", "--dask", address
-    )
+    process = start(*LONG_TASKS, "--dask", address)
     for _ in range(2):
         process.stdout.readline()
     scheduler.kill()
