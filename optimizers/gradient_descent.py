@@ -1,5 +1,6 @@
 """Gradient descent: plain, with momentum, and with an average of its path."""
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
@@ -91,3 +92,15 @@ class ASGD(UpdateRule):
         average = state.get("average", param)
         state["average"] = average + (param - average) / max(1, step - 1 - group["t0"])
         state["eta"] = float(lr / (1 + lambd * lr * step) ** group["alpha"])
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the averages, which torch's ASGD never uses, in θ's place until `train`."""
+        for param, state in self.state.items():
+            state.setdefault("last", param.clone())
+            param.copy_(state["average"])
+
+    @torch.no_grad()
+    def train(self) -> None:
+        for param, state in self.state.items():
+            param.copy_(state.pop("last", param))

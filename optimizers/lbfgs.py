@@ -145,8 +145,7 @@ def inverse_hessian_times(grad: Tensor, history: list[tuple[Tensor, Tensor, Tens
     """Return H·grad, where H is the inverse Hessian estimated from the history's (s, y, 1/sᵀy).
 
     H itself would need too much memory. This is the two-loop recursion, which goes through the
-    history backwards, then forwards: Nocedal and Wright, "Numerical Optimization", 2006, algorithm
-    7.4.
+    history backwards, then forwards: Nocedal and Wright, "Numerical Optimization", 2006, alg. 7.4.
     """
     q, alphas = grad.clone(), []
     for s, y, rho in reversed(history):
@@ -214,7 +213,7 @@ def zoom(at: Line, start: Point, bracket: list[Point], max_tries: int, min_width
 
     Nocedal and Wright, "Numerical Optimization", 2006, algorithm 3.6.
     """
-    low, was_near_end = lower_end(bracket), False
+    low, was_near_end = int(not bracket[0].loss <= bracket[1].loss), False
     for _ in range(max_tries):
         left, right = sorted(point.t for point in bracket)
         if right - left < min_width:
@@ -230,7 +229,7 @@ def zoom(at: Line, start: Point, bracket: list[Point], max_tries: int, min_width
         point = at(t)
         if is_too_high(point, start) or point.loss >= bracket[low].loss:
             bracket[1 - low] = point
-            low = lower_end(bracket)
+            low = int(not bracket[0].loss <= bracket[1].loss)
             continue
         if is_flat(point, start):
             return point
@@ -238,11 +237,6 @@ def zoom(at: Line, start: Point, bracket: list[Point], max_tries: int, min_width
             bracket[1 - low] = bracket[low]
         bracket[low] = point
     return bracket[low]
-
-
-def lower_end(bracket: list[Point]) -> int:
-    """Return which of two points has the lower loss: 0 or 1."""
-    return 0 if bracket[0].loss <= bracket[1].loss else 1
 
 
 def minimum_of_cubic(one: Point, other: Point, bounds: tuple[Number, Number]) -> Number:
@@ -258,6 +252,4 @@ def minimum_of_cubic(one: Point, other: Point, bounds: tuple[Number, Number]) ->
         return (low + high) / 2
     d2 = square.sqrt()
     t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
-    if t < low:
-        return low
-    return high if t > high else t
+    return min(max(t, low), high)

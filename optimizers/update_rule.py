@@ -10,10 +10,7 @@ from torch.optim.optimizer import ParamsT
 State = dict[str, Any]  # what an optimizer remembers of one parameter
 Group = dict[str, Any]  # a param group: its hyperparameters, and its parameters under "params"
 
-NOT_NEGATIVE = (
-    "lr", "eps", "initial_accumulator_value", "lr_decay", "momentum", "momentum_decay",
-    "weight_decay",
-)  # fmt: skip
+NOT_NEGATIVE = "lr eps initial_accumulator_value lr_decay momentum momentum_decay weight_decay"
 
 
 class UpdateRule(torch.optim.Optimizer):
@@ -35,7 +32,7 @@ class UpdateRule(torch.optim.Optimizer):
         lr = defaults.get("lr")
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError(f"Invalid lr value: {lr} does not have exactly one element")
-        for name in NOT_NEGATIVE:
+        for name in NOT_NEGATIVE.split():
             value = defaults.get(name, 0)
             parts = value if isinstance(value, tuple) else (value,)
             if not all(part is None or part >= 0 for part in parts):

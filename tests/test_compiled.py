@@ -1,5 +1,6 @@
 """A stack's pass as compiled code: the same numbers, where it is worth it and where it works."""
 
+import inspect
 import os
 import shutil
 from dataclasses import replace
@@ -46,11 +47,17 @@ def compilations(monkeypatch):
 
 
 needs_a_compiler = pytest.mark.skipif(
-    not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler"
+    not shutil.which(os.environ.get("CXX", "cl" if os.name == "nt" else "g++")),
+    reason="there is no C++ compiler",
+)
+needs_isolation = pytest.mark.skipif(
+    "isolate_recompiles" not in inspect.signature(torch.compile).parameters,
+    reason="before torch 2.13, torch.compile cannot keep nets apart, and nothing is compiled",
 )
 
 
 @needs_a_compiler
+@needs_isolation
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_compiled_stacks_give_each_net_the_numbers_it_has_alone():
     counted = torch._dynamo.utils.counters["stats"]
@@ -65,6 +72,7 @@ def test_compiled_stacks_give_each_net_the_numbers_it_has_alone():
 
 
 @needs_a_compiler
+@needs_isolation
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_compiled_numbers_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch):
     monkeypatch.setattr(machine, "WORTH_SHARING", 0)

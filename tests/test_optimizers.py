@@ -1043,3 +1043,24 @@ def test_radam_starts_as_momentum_and_ends_as_adam():
     many = torch.sin(torch.arange(8000.0)) + 1.5
     radam, adam = (walk(c, many, lr=1).diff()[-1] for c in (optimizers.RAdam, optimizers.Adam))
     assert radam.item() == pytest.approx(adam.item(), rel=0.02)
+
+
+def test_asgd_is_judged_at_its_average_if_it_has_one():
+    # From t0 on, the average is the plain mean of the path; by default t0 is never reached.
+    for t0 in (0, 1e6):
+        param = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+        optimizer = optimizers.ASGD([param], lr=0.1, lambd=0.0, t0=t0)
+        optimizer.train()
+        path = []
+        for _ in range(9):
+            optimizer.zero_grad()
+            param.square().sum().backward()
+            optimizer.step()
+            path.append(param.detach().clone())
+        for _ in range(2):  # a second call changes nothing
+            optimizer.eval()
+            mean = torch.stack(path[1:]).mean(0) if t0 == 0 else path[-1]
+            torch.testing.assert_close(param.detach(), mean)
+        for _ in range(2):
+            optimizer.train()
+            assert torch.equal(param.detach(), path[-1])
