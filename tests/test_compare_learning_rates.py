@@ -168,6 +168,22 @@ def test_the_table_and_the_csv(workdir, capsys):
         assert "{:.3g} to {:.3g}".format(*result.good_lrs()) in line
 
 
+def test_a_row_worked_by_hand():
+    result = made_up_sweep([2.0, 1.0], [0.1, 1.0], seeds=4)
+    result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
+    columns = script.columns_of(parse_optimizers(["SGD"]), replace(SMALL, target=1.5), False)
+    row = {column.title: column.cell("SGD", result) for column in columns}
+    assert row["best lr"] == "0.1"  # both medians are 3, and the first is taken
+    assert row["loss"] == "1.00000 [1.00000, 1.00000]"  # half of what is made up
+    # The even seeds would take 0.1, at which the odd ones end at 5; these take 1 for those: 4.
+    assert row["held-out loss"] == "4.50000 [4.00000, 5.00000]"
+    assert row["steps to 1.5"] == "- [-, -]"
+    result = made_up_sweep([2.0, 1.0], [0.1, 1.0], seeds=4)  # the loss of each step is the same
+    row = {column.title: column.cell("SGD", result) for column in columns}
+    assert (row["best lr"], row["good rates"]) == ("1", "1 to 1")
+    assert row["steps to 1.5"] == "4 [4, 4]"  # an epoch
+
+
 def test_the_same_command_gives_the_same_bytes(workdir):
     assert run_main("--csv", "one.csv") == run_main("--csv", "two.csv") == 0
     assert (workdir / "one.csv").read_bytes() == (workdir / "two.csv").read_bytes()

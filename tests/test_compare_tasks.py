@@ -315,6 +315,15 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     assert (workdir / "a.csv").read_text().count(",SGD,") >= 4
 
 
+def test_a_lost_worker_leaves_a_row_without_numbers():
+    columns = script.columns_of(["one"], {"a": parse_optimizer("SGD")})
+    cells = [column.cell(Place("one", "a"), LOST_WORKER) for column in columns]
+    assert cells == ["one", "a", "SGD()", "-", "-", "-", "-"]
+    whole = result([2.0, 1.0, 3.0], default=4.0, spread=0.0)
+    cells = [column.cell(Place("one", "a"), whole) for column in columns]
+    assert cells[3:6] == ["0.1", "1 [1, 1]", "4"]
+
+
 def test_of_all_tasks_those_that_cannot_be_had_are_left_out(workdir, capsys, monkeypatch):
     def lacks(name):
         raise FileNotFoundError(name)
