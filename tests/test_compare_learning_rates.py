@@ -202,8 +202,9 @@ def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys)
     k = 4 * result.best + 2  # the net of seed 2 at the best rate
     assert result.runs.trainings[k].lr == result.best_lr
     right = (result.runs.predict(x, k).argmax(1) == y).double().mean().item()
-    assert result.accuracies()[2].item() == pytest.approx(right)
-    low, median, high = result.accuracies().quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    metric = result.runs.trainings[k].metric(result.runs.task)
+    assert result.measured(metric)[2].item() == pytest.approx(right)
+    low, median, high = result.measured(metric).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     assert f" {median:.1%} [{low:.1%}, {high:.1%}] " in row
 
 

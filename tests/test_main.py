@@ -22,7 +22,7 @@ import pytest
 )
 def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkeypatch):
     calls = []
-    for name in ("start", "ignore"):
+    for name in ("start", "end"):
         monkeypatch.setattr(main_module.interruption, name, partial(calls.append, name))
     monkeypatch.setattr(main_module, "silence", calls.append)
     for stream in (sys.stdout, sys.stderr):
@@ -38,4 +38,4 @@ def test_the_exit_status_says_how_it_ended(ends, status, message, capsys, monkey
     assert stop.value.code == status
     assert capsys.readouterr().err == message
     silenced = [sys.stdout] if isinstance(ends, OSError) else []  # or exit would fail once more
-    assert calls == ["start", *silenced, "ignore"]
+    assert calls == ["start", *silenced, "end"]

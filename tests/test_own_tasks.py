@@ -153,7 +153,9 @@ def test_it_gives_the_numbers_of_a_plain_loop(name):
         torch.testing.assert_close(runs.predict(x, k), net(x).detach(), rtol=1e-4, atol=1e-5)
         if not y.is_floating_point():
             right = (net(x).argmax(1) == y).double().mean()
-            assert runs.accuracies([k]).item() == pytest.approx(right.item())
+            assert runs.measured(runs.trainings[k].metric(task), [k]).item() == pytest.approx(
+                right.item()
+            )
 
 
 @pytest.mark.parametrize("name", ["dropout", "batch norm"])
@@ -207,7 +209,7 @@ def test_every_script_takes_it_from_a_session():
     makers = {"SGD": parse_optimizer("SGD")}
     sweeps = dict(compare_learning_rates.compare(makers, task, (0.01, 0.1, 1.0), range(4)))
     assert len(compare_learning_rates.draw(sweeps).axes) == 2
-    assert 0.4 < sweeps["SGD"].accuracies().median() <= 1
+    assert 0.4 < sweeps["SGD"].measured(sweeps["SGD"].runs.trainings[0].metric(task)).median() <= 1
 
 
 # ---------------------------------------------------------------- what does not go together
@@ -234,17 +236,17 @@ BAD = {
     "not all finite": replace(
         SMALL, make_data=data_like(points, lambda x: x[:, :1] * math.inf)
     ),
-    "its net cannot take the data: RuntimeError: mat1 and mat2": replace(SMALL, make_data=GOOD),
-    "its net cannot take the data: ZeroDivisionError: no net": replace(SMALL, make_net=no_net),
+    "its net cannot take the training set: RuntimeError: mat1": replace(SMALL, make_data=GOOD),
+    "its net cannot be made: ZeroDivisionError: no net": replace(SMALL, make_net=no_net),
     "outputs of shape (16, 1) for targets of (16,)": Task(
         data_like(points, lambda x: x[:, 0]), linear(4, 1), mse_loss, 1, 16
     ),
-    "its loss cannot take outputs and targets: ": Task(
-        data_like(points, is_positive), linear(4, 2), mse_loss, 1, 16
+    "its loss cannot take outputs and targets of the training set: ": Task(
+        data_like(points, is_positive), linear(4, 2), lambda a, b: cross_entropy(a.double(), b.int()), 1, 16
     ),
     "not a scalar tensor but of shape (32, 1)": replace(SMALL, loss=lambda a, b: (a - b) ** 2),
     "its loss is not a scalar tensor": replace(SMALL, loss=lambda a, b: 1.0),
-    "does not depend on the parameters": replace(SMALL, loss=lambda a, b: b.mean()),
+    "does not depend on its net's parameters": replace(SMALL, loss=lambda a, b: b.mean()),
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def collect(reporter, runs):
 def save(reporter, runs):
     figure, _ = style.new_figure()
     rows = ((label, run.value) for label, run in runs.items())
-    return reporter.save(figure, ("label", "value"), rows)
+    return reporter.save(lambda: figure, ("label", "value"), rows)
 
 
 # ---------------------------------------------------------------- in one process
@@ -171,7 +171,7 @@ def test_an_animation_is_saved_too_and_a_signal_may_end_it(make_report, capsys, 
     def save_with(*makers):
         figure, _ = style.new_figure()
         animations = {Path(f"{number}.gif"): make for number, make in enumerate(makers)}
-        return reporter.save(figure, ("a",), [("b",)], animations)
+        return reporter.save(lambda: figure, ("a",), [("b",)], animations)
 
     assert save_with(make, make) == 0
     assert seen == [(False, True, True)] * 2
@@ -188,7 +188,9 @@ def test_after_a_signal_no_animation_is_begun(make_report, monkeypatch):
     monkeypatch.setattr(interruption, "asked_at", 5.0)
     figure, _ = style.new_figure()
     begun = []
-    assert reporter.save(figure, ("a",), [], {Path("a.gif"): lambda: begun.append(1)}) == 130
+    assert (
+        reporter.save(lambda: figure, ("a",), [], {Path("a.gif"): lambda: begun.append(1)}) == 130
+    )
     assert begun == []
     assert Path("a.csv").exists()
 

@@ -62,8 +62,8 @@ def test_of_classes_the_accuracy_is_the_share_that_is_right():
     runs = train_in_turn(task, [training, replace(training, lr=0.5)], torch.optim.SGD, no_progress)
     x, y = training.held_out.tensors
     right = [sum(map(torch.equal, runs.predict(x, k).argmax(1), y)) / len(y) for k in (0, 1)]
-    assert runs.accuracies().tolist() == pytest.approx(right)
-    assert runs.accuracies([1]).tolist() == pytest.approx(right[1:])
+    assert runs.measured(training.metric(task)).tolist() == pytest.approx(right)
+    assert runs.measured(training.metric(task), [1]).tolist() == pytest.approx(right[1:])
 
 
 def test_a_constant_rate_is_the_same_at_each_step():

@@ -50,7 +50,7 @@ def test_the_plain_loop_gives_the_same_numbers_bit_for_bit(name):
     if task.loss is cross_entropy:
         x, y = task.make_data(5)[1].tensors
         right = (net(x).argmax(1) == y).float().mean().item()
-        assert run.accuracies([0]).item() == pytest.approx(right)
+        assert run.measured(run.trainings[0].metric(task), [0]).item() == pytest.approx(right)
 
 
 @pytest.mark.parametrize("name", TASKS)

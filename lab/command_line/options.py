@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.command_line.parser import Parser
+from lab.command_line.specs import texts_of
 from lab.command_line.types import dask_address, device_type, positive_float, positive_int
 
 from settings import LR, OPTIMIZERS, TASK
@@ -22,7 +23,7 @@ def add_optimizers(parser: Parser, default: Mapping[str, str], which: str) -> No
         "--optimizers",
         nargs="+",
         metavar="SPEC",
-        default=[f"{label}={call}" for label, call in default.items()],
+        default=texts_of(default),
         help="[LABEL=]NAME[(keyword=literal, ...)][ + SCHEDULE(...)], where NAME is one of "
         f"settings.py ({', '.join(OPTIMIZERS)}), any class of torch.optim, or "
         "module.Class of an installed package or a file of yours, and SCHEDULE a class of "

@@ -104,7 +104,7 @@ def parse_optimizers(
     none may name its own.
     """
     if isinstance(texts, Mapping):
-        texts = [f"{label}={call}" for label, call in texts.items()]
+        texts = texts_of(texts)
     specs: dict[str, Spec] = {}
     for text in texts:
         spec = parse_optimizer(text, lr)
@@ -122,6 +122,11 @@ def parse_optimizers(
             )
         specs[spec.label] = spec
     return specs
+
+
+def texts_of(calls: Mapping[str, str]) -> list[str]:
+    """Return {label: call} as one would type it."""
+    return [call if label == call else f"{label}={call}" for label, call in calls.items()]
 
 
 def parse_optimizer(text: str, lr: float | None = None) -> Spec:
