@@ -59,10 +59,17 @@ def failure(error: BaseException, doing: str = "") -> Wrong:
 
 
 def line_of_theirs(error: BaseException) -> str:
-    """Return `file.py, line N` for the last line that is neither ours, nor torch's or Python's."""
+    """Return `file.py, line N` for the last line that is neither ours, nor torch's or Python's.
+
+    Of a class that is torch's or ours, the last of its own.
+    """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.lineno]
     theirs = [frame for frame in frames if _is_theirs(frame.filename)]
-    others = [frame for frame in frames if OURS not in Path(frame.filename).parents]
+    others = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith("<") and OURS not in Path(frame.filename).parents
+    ]
     for frame in reversed(theirs or others):
         return f"{shown(frame.filename)}, line {frame.lineno}"
     return ""

@@ -1,10 +1,12 @@
 """A class with its hyperparameters, the parameters it takes, and one step of it."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,15 +139,23 @@ def without_end(closure: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 @contextmanager
 def quietly(dtype: torch.dtype = torch.float64) -> Iterator[None]:
-    """Work in this dtype, without warnings, and leave torch's random numbers as they were.
+    """Work in this dtype, without a word from their code, and leave torch as it was.
 
-    Where the default is float32, torch keeps some numbers of NAdam and ASGD in it.
+    Where the default is float32, torch keeps some numbers of NAdam and ASGD in it. With tensors so
+    small, threads only wait for each other.
     """
-    before = torch.get_default_dtype()
+    before, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(dtype)
+    torch.set_num_threads(1)
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with (
+            warnings.catch_warnings(),
+            torch.random.fork_rng(devices=[]),
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.set_default_dtype(before)
+        torch.set_num_threads(threads)

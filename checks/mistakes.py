@@ -470,6 +470,12 @@ def other_rules(comparison: Comparison) -> Iterator[Mistake]:
         yield Mistake(OTHER_RULE, {"name": name}, lambda other, maker=maker: maker)
 
 
+def known_mistakes(other: Maker) -> int:
+    """Return how many mistakes are made from the formula of an optimizer."""
+    rule = formula_of(other.optimizer_class)
+    return len(catalogue(rule)) if rule else 0
+
+
 def named(comparison: Comparison) -> list[Mistake]:
     """Return the mistakes whose numbers are those of the optimizer that was compared.
 
