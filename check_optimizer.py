@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.commands import Parser
-from lab.plotting import PALETTE, faint, ink, new_figure
+from lab.plotting import PALETTE, ink, new_figure
 from lab.report import Report, run_main
 from lab.specs import TORCH_CLASSES, nearest, parse_optimizer
 
+import matplotlib.pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
@@ -242,17 +243,18 @@ def draw(solved: dict[str, Solved]) -> Figure:
     labels = list(next(iter(solved.values())).levels)
     figure, (axes,) = new_figure()
     figure.set_size_inches(2 + 1.4 * len(labels), 1 + 0.33 * len(solved))
-    shades = LinearSegmentedColormap.from_list("levels", [faint(), PALETTE[0]])
+    ground, blue = to_rgb(plt.rcParams["axes.facecolor"]), to_rgb(PALETTE[0])
+    strong = [(one + other) / 2 for one, other in zip(blue, to_rgb(ink()), strict=True)]
+    shades = LinearSegmentedColormap.from_list("levels", [ground, blue, strong])
     levels = [[run.levels.get(label) for label in labels] for run in solved.values()]
     numbers = [[float("nan") if level is None else level for level in row] for row in levels]
     axes.imshow(numbers, cmap=shades, vmin=0, vmax=LEVELS, aspect="auto")
     for y, row in enumerate(levels):
         for x, level in enumerate(row):
-            ground = to_rgb(shades((level or 0) / LEVELS))
-            color = "white" if sum(ground) < 1.6 else "black"
-            if level is None:
-                color = ink()
+            shade = shades((level or 0) / LEVELS)
+            color = "white" if sum(shade[:3]) < 1.7 else "black"
             axes.text(x, y, "-" if level is None else level, color=color, ha="center", va="center")
+    axes.axvline(0.5, color=ground, linewidth=6)  # its own column apart
     axes.set_xticks(range(len(labels)), [_in_lines(label) for label in labels])
     axes.set_yticks(range(len(solved)), list(solved))
     axes.xaxis.tick_top()

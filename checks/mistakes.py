@@ -52,6 +52,7 @@ class Mistake:
     wrong: str = ""
     link: str = ""
     is_known: bool = False  # it has a sentence of its own
+    source: tuple[str, str] = ("", "")  # the function that is changed, and what it is then
     is_all: bool = True  # with it, all numbers are those of the optimizer compared
 
 
@@ -413,6 +414,7 @@ def catalogue(rule: type[UpdateRule]) -> tuple[Mistake, ...]:
                         change.wrong,
                         change.link,
                         change.sentence in KNOWN_SENTENCES,
+                        (part.name, ast.unparse(ast.parse(change.source))),
                     ),
                 )
     return tuple(found.values())

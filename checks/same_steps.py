@@ -212,7 +212,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def follows(path: Iterable[Step], thetas: list[Tensor]) -> bool:
     """Tell whether a path goes through these points; it is left where it does not."""
-    return all(same(step.theta, theta) for step, theta in zip(path, thetas, strict=False))
+    return all(same(step.theta, theta) for theta, step in zip(thetas, path, strict=False))
 
 
 # ---------------------------------------------------------------- two optimizers
