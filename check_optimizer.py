@@ -113,7 +113,7 @@ def hold_to(findings: Findings) -> Subject | None:
     try:
         findings.profile = profile(subject)
     except (Exception, SystemExit) as error:
-        findings.results.append(Result("tensors of 64 by 64 are borne", failure(error)))
+        findings.results.append(Result("a tensor of 64 by 64 does no harm", failure(error)))
         return None
     return subject
 
@@ -158,25 +158,29 @@ def cases(optimizer: str | type, like: str | type | None = None) -> Callable[[st
 
 LIKE = "The same steps as {other}, to nine digits: {walks} walks, over {shared}."
 UNLIKE = "Not the same steps as {other}."
-NOT_COMPARED = "Not compared, since {mine} does not take it: {names}."
 ONE_MISTAKE = "The numbers are those of {other} with this mistake:"
 ONE_OF = "The numbers are those of {other} with one of these mistakes, which give the same numbers:"
-AND_MORE = "and {count} more changes that give the same numbers."
-PARTLY = "So it is at the usual hyperparameters; at others, there is another mistake, too."
-NO_MISTAKE = "These are the numbers of none of the {count} mistakes that are known."
+AND_MORE = "Other changes of the rule that give the same numbers: {count}."
+PARTLY = "So it is in the plainest walks; in others, there is another mistake, too."
+NO_MISTAKE = (
+    "These are the numbers of none of the {count} mistakes that are known. Are there two? Compare "
+    "your first step with the line above, by hand."
+)
 NO_FORMULA = "No mistake is known by name: {other} is not written out in optimizers/."
-RIGHT_LINE, WRONG_LINE, SEEN = "right: {line}", "here:  {line}", "seen in the wild: {link}"
+RIGHT_LINE, WRONG_LINE = "right: {line}", "here:  {line}"
+SEEN = "It has happened to others: {link}"
 HOLDS = "What every optimizer has to hold to:"
 COUPLES = "It couples {what}."
 NOTHING, ELEMENTS = "nothing, so nets can be stacked", "the elements of a parameter"
 PARAMETERS = "all parameters: no two nets can be stacked"
 COSTS = (
-    "It keeps {memory:.2g} numbers for each of a parameter (Adam: 2), and a step takes {time:.2g} "
-    "times as long as torch's Adam's."
+    "Numbers it keeps for each of a parameter: {memory:.2g} (Adam: 2). Time of a step beside "
+    "torch's Adam: {time:.2g}."
 )
 GOOD_FOR = "What it is good for: the hardest level it passes, of six, at its best rate."
+ONLY_FIRST = "Before it steps, nothing else can be checked."
 ALL_HOLDS = "All of this holds."
-SOME_WRONG = "Wrong: {count} of these."
+SOME_WRONG = "To be put right: {count}."
 
 
 def lines(findings: Findings, chinese: bool = False) -> Iterator[str]:
@@ -193,6 +197,8 @@ def lines(findings: Findings, chinese: bool = False) -> Iterator[str]:
         mark = "WRONG" if result.finding else "ok"
         after = result.finding.say(chinese) if result.finding else words(result.remark)
         yield f"  {mark:5}  {words(result.words)}{': ' if after else ''}{after}"
+    if len(findings.results) == 1:
+        yield "  " + words(ONLY_FIRST)
     if findings.profile:
         coupled = findings.profile
         what = PARAMETERS if coupled.parameters else ELEMENTS if coupled.elements else NOTHING
@@ -229,8 +235,8 @@ def _compared(findings: Findings, words: Callable[..., str], chinese: bool) -> I
                 yield "    " + words(form, line=line)
         if mistake.link:
             yield "    " + words(SEEN, link=mistake.link)
-    if (more := len(findings.mistakes) - len(mistakes)) > 0:
-        yield "  " + words(AND_MORE, count=more)
+    if more := len(findings.mistakes) - len(mistakes):
+        yield words(AND_MORE, count=more)
     if not mistakes[0].is_all:
         yield words(PARTLY)
 

@@ -10,34 +10,35 @@ from typing import Any
 import torch
 
 OURS = Path(__file__).parent
-FAILS = "It fails {where}: {error}"
-FAILS_WHILE = "It fails {where}, {doing}: {error}"
+FAILS = "It fails at {where}: {error} {cure}"
+FAILS_WHILE = "It fails at {where}, {doing}{options}: {error} {cure}"
+SOMEWHERE = "a place that Python does not tell"
+CURES = {  # what to do about an error, by a piece of its message
+    "a leaf Variable that requires grad": "Write `@torch.no_grad()` above `def step`.",
+    "The size of tensor a": "Does one memory serve parameters of different shapes?",
+    "float division by zero": "Does the count of steps start at 0?",
+    "required positional argument": "Which arguments have no default?",
+}
 
 
 class Wrong(Exception):  # noqa: N818 (a finding, not an error)
     """What is wrong: an English sentence, and the values that go into it."""
 
     def __init__(self, sentence: str, **values: Any):
-        super().__init__(sentence.format(**values))
+        super().__init__(sentence.format(**values).strip())
         self.sentence, self.values = sentence, values
 
     def say(self, chinese: bool = False) -> str:
-        return say(self.sentence, chinese, **self.values)
+        return say(self.sentence, chinese, **self.values).strip()
 
 
 def say(sentence: str, chinese: bool = False, **values: Any) -> str:
     """Return a sentence with its values; what is a sentence among them is translated, too."""
     if chinese:
         texts = _chinese()
-        values = {key: texts.get(text, text) for key, text in values.items() if _is_key(text)} | {
-            key: value for key, value in values.items() if not _is_key(value)
-        }
         sentence = texts.get(sentence, sentence)
+        values = {key: texts.get(str(value), value) for key, value in values.items()}
     return sentence.format(**values)
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 @cache
@@ -45,17 +46,15 @@ def _chinese() -> dict[str, str]:
     return json.loads((OURS / "chinese.json").read_text(encoding="utf-8"))
 
 
-def failure(error: BaseException, doing: str = "") -> Wrong:
-    """Return the finding that their code fails: where in it, and with what message."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+def failure(error: BaseException, doing: str = "", cure: str = "", options: str = "") -> Wrong:
+    """Return the finding that their code fails: where in it, at doing what, what helps."""
+    message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".") + "."
+    where = line_of_theirs(error) or SOMEWHERE
     if isinstance(error, SyntaxError) and error.filename:
-        where = f"at {shown(error.filename)}, line {error.lineno}"
-        message = f"{type(error).__name__}: {error.msg}"
-    else:
-        where = f"at {place}" if (place := line_of_theirs(error)) else "somewhere"
-    if doing:
-        return Wrong(FAILS_WHILE, where=where, doing=doing, error=message)
-    return Wrong(FAILS, where=where, error=message)
+        where, message = f"{shown(error.filename)}, line {error.lineno}", f"SyntaxError: {error.msg}."
+    cure = cure or next((text for piece, text in CURES.items() if piece in message), "")
+    sentence = FAILS_WHILE if doing else FAILS
+    return Wrong(sentence, where=where, doing=doing, options=options, error=message, cure=cure)
 
 
 def line_of_theirs(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import optimizers
 from checks.known import KNOWN
 from checks.maker import Maker, quietly
-from checks.same_steps import NO_FORMULA, Comparison, follows, path_of
+from checks.same_steps import NO_FORMULA, Comparison, Walk, follows, path_of
 from optimizers import UpdateRule
 
 SIGN = "A sign is wrong."
@@ -490,7 +490,7 @@ def named(comparison: Comparison) -> list[Mistake]:
     other = Maker(comparison.other.label, rule, keywords)
     every = [*catalogue(rule), *other_values(comparison), *other_rules(comparison)]
     first, numbers = comparison.first, range(len(comparison.walks))
-    usual = [k for k in numbers if not (comparison.walks[k].keywords or comparison.walks[k].groups)]
+    usual = [k for k in numbers if _is_usual(comparison.walks[k])]
     with quietly():
         near = [mistake for mistake in every if fits(mistake.make(other), comparison, [first])]
         full = [m for m in near if fits(m.make(other), comparison, numbers)]
@@ -499,6 +499,10 @@ def named(comparison: Comparison) -> list[Mistake]:
         return [
             replace(m, is_all=False) for m in near if fits(m.make(other), comparison, usual)
         ]
+
+
+def _is_usual(walk: Walk) -> bool:
+    return not walk.keywords and walk.groups is None
 
 
 def fits(make: Maker, comparison: Comparison, numbers: Iterable[int]) -> bool:
@@ -513,6 +517,7 @@ def fits(make: Maker, comparison: Comparison, numbers: Iterable[int]) -> bool:
 
 
 def told(mistakes: Iterable[Mistake], most: int = 4) -> list[Mistake]:
-    """Return those to be told: the known ones, or else the first few."""
-    mistakes = list(mistakes)
-    return [mistake for mistake in mistakes if mistake.is_known][:most] or mistakes[:most]
+    """Return those to be told: the known ones, or else the first few; no sentence twice."""
+    by_words = {(m.sentence, *m.values.values(), m.right, m.wrong): m for m in mistakes}
+    distinct = list(by_words.values())
+    return [mistake for mistake in distinct if mistake.is_known][:most] or distinct[:most]

@@ -21,7 +21,7 @@ STEPS = 20
 DIGITS = 1e-9
 
 DIFFERS = (
-    "Step {step} is the first to differ, {walk}: an element of a parameter of shape {shape}, at "
+    "Step {step} is the first to differ, {walk}{options}: an element of a parameter of shape {shape}, at "
     "{before:.10g}, under a gradient of {grad:.6g} and at lr={lr:.4g}, has to go to {right:.10g}, "
     "and goes to {mine:.10g}."
 )
@@ -43,9 +43,10 @@ class Walk:
     groups: dict[str, Any] | None = None  # the hyperparameters of a second param group
     is_net: bool = False
 
-    def says(self) -> str:
+    @property
+    def options(self) -> str:
         values = ", ".join(f"{key}={value}" for key, value in self.keywords.items())
-        return f"{self.words} {values}".strip()
+        return f" {values}" if values else ""
 
 
 class Step(NamedTuple):
@@ -266,7 +267,7 @@ def _take(result: Comparison, walk: Walk, right: list[Step]) -> None:
         for step in path_of(result.mine, walk, result.kind):
             taken.append(step)
     except (Exception, SystemExit) as error:
-        finding = failure(error, walk.says())
+        finding = failure(error, walk.words, options=walk.options)
     for number, (one, two) in enumerate(zip(taken, right, strict=False)):
         if not same(one.theta, two.theta):
             finding = difference(number, taken, right, walk, result.kind)
@@ -293,7 +294,8 @@ def difference(
     return Wrong(
         DIFFERS,
         step=number + 1,
-        walk=walk.says(),
+        walk=walk.words,
+        options=walk.options,
         shape=tuple(list(kind.shapes.values())[param]),
         before=before[k].item(),
         grad=right[number].grads[k].item(),
