@@ -20,7 +20,16 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-from checks.contract import CHECKS, Profile, Result, Subject, profile, run_all, run_check, subject_of
+from checks.contract import (
+    CHECKS,
+    Profile,
+    Result,
+    Subject,
+    profile,
+    run_all,
+    run_check,
+    subject_of,
+)
 from checks.finding import Wrong, failure, line_of_theirs, say
 from checks.maker import Maker
 from checks.mistakes import Mistake, formula_of, known_mistakes, named, told
@@ -132,8 +141,8 @@ def solvers(make: Maker, subject: Subject, coupled: Profile) -> dict[str, Solver
 def cases(optimizer: str | type, like: str | type | None = None) -> Callable[[str], None]:
     """Return a test for a test suite of your own, with a case for each check. It needs pytest.
 
-        from check_optimizer import cases
-        test_my_optimizer = cases("homework.MyAdam", like="Adam")
+    from check_optimizer import cases
+    test_my_optimizer = cases("homework.MyAdam", like="Adam")
     """
     import pytest
 

@@ -553,7 +553,11 @@ CHECKS = [
     Check("parameters share no memory", shares_nothing, "given them in another order"),
     Check("float64 stays float64", keeps_float64, "given float64"),
     Check("empty parameters do no harm", bears_the_empty, EMPTY),
-    Check("`zero_grad(set_to_none=False)` changes nothing", keeps_no_gradient, "after such a zero_grad"),
+    Check(
+        "`zero_grad(set_to_none=False)` changes nothing",
+        keeps_no_gradient,
+        "after such a zero_grad",
+    ),
     Check("`maximize` is right, or refused", maximizes, "given maximize=True"),
     Check("`differentiable` is right, or refused", differentiates, "given differentiable=True"),
     Check("a negative lr is refused", refuses_nonsense),
@@ -646,16 +650,14 @@ def couples_parameters(subject: Subject) -> bool:
 
 def memory(subject: Subject) -> float:
     """Return how many numbers it keeps for each of a parameter's, in bytes."""
-    shapes = {name: (64, 64) for name in subject.kind.shapes}
+    shapes = dict.fromkeys(subject.kind.shapes, (64, 64))
     large = Subject(subject.make, Kind(shapes, subject.kind.sparse))
     params = large.kind.draw()
     optimizer = subject.make(params)
     for grads in large.grads(params)[:2]:
         large.step(optimizer, params, grads)
     kept = {
-        id(value): value.nbytes
-        for state in optimizer.state.values()
-        for value in _tensors(state)
+        id(value): value.nbytes for state in optimizer.state.values() for value in _tensors(state)
     }
     return sum(kept.values()) / sum(param.nbytes for param in params)
 
@@ -686,5 +688,3 @@ def time_beside_adam(subject: Subject, rounds: int = 15) -> float:
             seconds.append(time.process_time() - start)
         ratios.append(seconds[0] / seconds[1])
     return sorted(ratios)[rounds // 2]
-
-

@@ -51,7 +51,10 @@ def failure(error: BaseException, doing: str = "", cure: str = "", options: str 
     message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".") + "."
     where = line_of_theirs(error) or SOMEWHERE
     if isinstance(error, SyntaxError) and error.filename:
-        where, message = f"{shown(error.filename)}, line {error.lineno}", f"SyntaxError: {error.msg}."
+        where, message = (
+            f"{shown(error.filename)}, line {error.lineno}",
+            f"SyntaxError: {error.msg}.",
+        )
     cure = cure or next((text for piece, text in CURES.items() if piece in message), "")
     sentence = FAILS_WHILE if doing else FAILS
     return Wrong(sentence, where=where, doing=doing, options=options, error=message, cure=cure)

@@ -25,7 +25,6 @@ IF_DECOUPLED = "if not group.get('decoupled_weight_decay'):"
 VELOCITY = "velocity = momentum * state['velocity'] + (1 - group['dampening']) * grad"
 
 
-
 def eps_mistakes(root: str, quotient: str) -> list[Known]:
     """Return the mistakes with eps in the rule that divides by this root, in this quotient."""
     right = f"({root}.sqrt() + group['eps'])"
@@ -250,17 +249,18 @@ USUAL = [
     Known(
         "The decay counts twice: UpdateRule adds a group's weight_decay by itself.",
         ("decay",),
-        (
-            ("grad + weight_decay * param", "grad + 2 * weight_decay * param"),
-        ),
+        (("grad + weight_decay * param", "grad + 2 * weight_decay * param"),),
     ),
     Known(
         "The decay counts twice: UpdateRule adds a group's weight_decay to the gradient, unless "
         "the group has decoupled_weight_decay.",
         ("decay",),
         (
-            ("param *= 1 - group['lr'] * weight_decay", "param *= 1 - group['lr'] * weight_decay\n"
-             "        return grad + weight_decay * param"),
+            (
+                "param *= 1 - group['lr'] * weight_decay",
+                "param *= 1 - group['lr'] * weight_decay\n"
+                "        return grad + weight_decay * param",
+            ),
         ),
     ),
     Known(
@@ -279,17 +279,23 @@ USUAL = [
         "parameter's own, and not in `self`.",
         ("_step_one",),
         (
-            ("state['step'] = state.get('step', 0) + 1", "own = state\n    own['step'] = "
-             "own.get('step', 0) + 1\n    state = vars(self).setdefault('memory', {})\n"
-             "    state['step'] = own['step']"),
+            (
+                "state['step'] = state.get('step', 0) + 1",
+                "own = state\n    own['step'] = "
+                "own.get('step', 0) + 1\n    state = vars(self).setdefault('memory', {})\n"
+                "    state['step'] = own['step']",
+            ),
         ),
     ),
     Known(
         "The memory is new at each step: keep what you remember in `state`.",
         ("_step_one",),
         (
-            ("state['step'] = state.get('step', 0) + 1", "own = state\n    own['step'] = "
-             "own.get('step', 0) + 1\n    state = {'step': own['step']}"),
+            (
+                "state['step'] = state.get('step', 0) + 1",
+                "own = state\n    own['step'] = "
+                "own.get('step', 0) + 1\n    state = {'step': own['step']}",
+            ),
         ),
     ),
     Known(
@@ -297,8 +303,10 @@ USUAL = [
         "`state['step']`.",
         ("_step_one",),
         (
-            ("state['step'] = state.get('step', 0) + 1", "self.count = 1 + vars(self).get("
-             "'count', 0)\n    state['step'] = self.count"),
+            (
+                "state['step'] = state.get('step', 0) + 1",
+                "self.count = 1 + vars(self).get('count', 0)\n    state['step'] = self.count",
+            ),
         ),
     ),
     Known(
@@ -311,8 +319,10 @@ USUAL = [
         "Parameters whose gradient is 0 are skipped: their memory has to fade, too.",
         ("_step_one",),
         (
-            ("state['step'] = state.get('step', 0) + 1", "if not grad.any():\n        return\n"
-             "    state['step'] = state.get('step', 0) + 1"),
+            (
+                "state['step'] = state.get('step', 0) + 1",
+                "if not grad.any():\n        return\n    state['step'] = state.get('step', 0) + 1",
+            ),
         ),
     ),
     Known(

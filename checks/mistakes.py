@@ -101,7 +101,7 @@ def parts_of(rule: type[UpdateRule]) -> tuple[Part, ...]:
             break
         for name, value in vars(owner).items():
             if inspect.isfunction(value) and name not in ("__init__", "add_param_group"):
-                part = Part(name, _source(value), owner.__module__, is_method=True)
+                part = Part(name, _source(value), value.__module__, is_method=True)
                 methods.setdefault(name, part)
     parts, waiting = [], list(methods.values())
     while waiting:
@@ -135,7 +135,7 @@ def with_change(rule: type[UpdateRule], part: Part, source: str) -> type[UpdateR
     same_file = [one for one in parts_of(rule) if one.module == part.module]
     for one in same_file:
         text = source if one == part else one.source
-        exec(_compiled(text), namespace)  # noqa: S102 (our own source, with a change)
+        exec(_compiled(text), namespace)  # our own source, with a change
     methods = {one.name: namespace[one.name] for one in same_file if one.is_method}
     return type(rule.__name__, (rule,), methods)
 
@@ -197,9 +197,9 @@ Place = tuple[Any, Any, ast.AST, ast.AST]
 def places(tree: ast.AST, statement: ast.AST | None = None) -> Iterator[Place]:
     """Yield where each node hangs, holder[key]; the node; the statement that it is part of."""
     for name, value in ast.iter_fields(tree):
-        if name in ("args", "annotation", "returns", "decorator_list", "ctx"):
-            if not (name == "args" and isinstance(value, list)):
-                continue
+        is_call = name == "args" and isinstance(value, list)
+        if name in ("args", "annotation", "returns", "decorator_list", "ctx") and not is_call:
+            continue
         holder = value if isinstance(value, list) else vars(tree)
         keys = range(len(value)) if isinstance(value, list) else [name]
         for key in keys:
@@ -496,9 +496,7 @@ def named(comparison: Comparison) -> list[Mistake]:
         full = [m for m in near if fits(m.make(other), comparison, numbers)]
         if full or first not in usual:
             return full
-        return [
-            replace(m, is_all=False) for m in near if fits(m.make(other), comparison, usual)
-        ]
+        return [replace(m, is_all=False) for m in near if fits(m.make(other), comparison, usual)]
 
 
 def _is_usual(walk: Walk) -> bool:

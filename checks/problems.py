@@ -21,7 +21,7 @@ from checks.maker import KINDS, Kind, Maker, needs_closure, quietly
 
 STEPS, SEEDS, LEVELS = 100, 3, 6
 RATES = [10 ** (k / 2) for k in range(-8, 3)]  # 0.0001 to 10
-PATIENCE = 12.0  # seconds for all problems: what an optimizer has not solved by then is left out
+PATIENCE = 12.0  # seconds of a processor: what is not solved by then is left out
 
 
 class Draw(NamedTuple):
@@ -33,7 +33,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A difficulty in words, with h for its level; its six levels; where one starts; the loss; the distance from right.
+    """A difficulty in words, with h for its level; six levels; the start; the loss; the error.
 
     `loss(x, h, t, draw)` and `error(x, h, t)` take x (..., rows, n), the level h (rows,) and the
     step t, and return (..., rows). An error below 1 is near enough.
@@ -128,9 +128,7 @@ PROBLEMS = {
         "started so near to its ridge",
         (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12),
         lambda h: [1.0, h],
-        lambda x, h, t, draw: (
-            bowl(x[..., 0]) + 0.1 * (x[..., 1] ** 4 / 4 - x[..., 1].square() / 2)
-        ),
+        lambda x, h, t, draw: bowl(x[..., 0]) + 0.1 * (x[..., 1] ** 4 / 4 - x[..., 1].square() / 2),
         lambda x, h, t: torch.maximum(x[..., 0].abs(), (x[..., 1].abs() - 1).abs()) / 0.2,
     ),
     "plateau": Problem(
@@ -243,9 +241,7 @@ PROBLEMS = {
         (0.3, 1, 2, 4, 8, 16),
         lambda h: [1.0, 1.0],
         lambda x, h, t, draw: (
-            bowl(x).sum(-1) / h
-            + x[..., 0] * x[..., 1].detach()
-            - x[..., 1] * x[..., 0].detach()
+            bowl(x).sum(-1) / h + x[..., 0] * x[..., 1].detach() - x[..., 1] * x[..., 0].detach()
         ),
         largest(0.1),
     ),
@@ -428,10 +424,10 @@ def solve(
     for name, problem in PROBLEMS.items():
         solved = Solved(problem)
         for label, solver in solvers.items():
-            start = time.perf_counter()
+            start = time.process_time()
             if seconds[label] < patience:
                 solved.levels[label] = passed(problem, solver, seed)
             else:
                 solved.levels[label] = None
-            seconds[label] += time.perf_counter() - start
+            seconds[label] += time.process_time() - start
         yield name, solved

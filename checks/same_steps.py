@@ -21,9 +21,9 @@ STEPS = 20
 DIGITS = 1e-9
 
 DIFFERS = (
-    "Step {step} is the first to differ, {walk}{options}: an element of a parameter of shape {shape}, at "
-    "{before:.10g}, under a gradient of {grad:.6g} and at lr={lr:.4g}, has to go to {right:.10g}, "
-    "and goes to {mine:.10g}."
+    "Step {step} is the first to differ, {walk}{options}: an element of a parameter of shape "
+    "{shape}, at {before:.10g}, under a gradient of {grad:.6g} and at lr={lr:.4g}, has to go to "
+    "{right:.10g}, and goes to {mine:.10g}."
 )
 DEFAULT_DIFFERS = (
     "Its {name} is {mine} by default, and {right} in {other}: below, it has {right} in both."
@@ -280,9 +280,7 @@ def _take(result: Comparison, walk: Walk, right: list[Step]) -> None:
         result.findings.append(finding)
 
 
-def difference(
-    number: int, mine: list[Step], right: list[Step], walk: Walk, kind: Kind
-) -> Wrong:
+def difference(number: int, mine: list[Step], right: list[Step], walk: Walk, kind: Kind) -> Wrong:
     """Return the finding that a step differs: its most different element, in numbers."""
     one, two = mine[number].theta, right[number].theta
     distance = (one - two).abs() / (two.abs() + 1e-3)
