@@ -268,7 +268,9 @@ def draw(solved: dict[str, Solved]) -> Figure:
         for x, level in enumerate(row):
             shade = shades((level or 0) / LEVELS)
             color = "white" if sum(shade[:3]) < 1.7 else "black"
-            axes.text(x, y, "-" if level is None else level, color=color, ha="center", va="center")
+            axes.text(
+                x, y, "-" if level is None else str(level), color=color, ha="center", va="center"
+            )
     axes.axvline(0.5, color=ground, linewidth=6)  # its own column apart
     axes.set_xticks(range(len(labels)), [_in_lines(label) for label in labels])
     axes.set_yticks(range(len(solved)), list(solved))

@@ -65,7 +65,7 @@ class Subject:
     ) -> list[list[Tensor]]:
         """Return where each parameter is after each step. `before` is called before each."""
         torch.manual_seed(seed)
-        params = self.kind.draw() if params is None else params
+        params = params or self.kind.draw()
         optimizer = self.make(groups or params, **keywords)
         path = []
         for number, one in enumerate(grads or self.grads(params)):
@@ -150,7 +150,7 @@ def calls_the_closure(subject: Subject) -> None:
         raise Wrong(NO_CLOSURE)
     loss, calls, with_grad = torch.tensor(1.25), 0, True
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         nonlocal calls, with_grad
         calls += 1
         with_grad &= torch.is_grad_enabled()
@@ -184,7 +184,7 @@ def needs_no_closure(subject: Subject) -> str | None:
         return None
     calls = 0
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         nonlocal calls
         calls += 1
         for param in params:
@@ -353,14 +353,14 @@ def saves_its_state(subject: Subject) -> None:
         saved = pickle.loads(pickle.dumps(optimizer.state_dict()))
     except Exception as error:
         raise Wrong(NOT_PICKLED, error=error) from None
-    others = [torch.nn.Parameter(param.detach().clone()) for param in params]
+    others: list[Tensor] = [torch.nn.Parameter(p.detach().clone()) for p in params]
     loaded = subject.make(others)
     loaded.load_state_dict(saved)
     random = torch.random.get_rng_state()
-    for one, which in ((optimizer, params), (loaded, others)):
+    for stepping, which in ((optimizer, params), (loaded, others)):
         torch.random.set_rng_state(random)
         for grad in grads[3:]:
-            subject.step(one, which, grad)
+            subject.step(stepping, which, grad)
     if not all(same(one, other) for one, other in zip(params, others, strict=True)):
         raise Wrong(STATE_LOST)
 
@@ -463,7 +463,7 @@ def keeps_no_gradient(subject: Subject) -> None:
             take_step(optimizer, closure)
             path.append([param.detach().clone() for param in params])
         paths.append(flat(path))
-    if not same(*paths):
+    if not same(paths[0], paths[1]):
         raise Wrong(ALIASED)
 
 
@@ -553,11 +553,7 @@ CHECKS = [
     Check("parameters share no memory", shares_nothing, "given them in another order"),
     Check("float64 stays float64", keeps_float64, "given float64"),
     Check("empty parameters do no harm", bears_the_empty, EMPTY),
-    Check(
-        "`zero_grad(set_to_none=False)` changes nothing",
-        keeps_no_gradient,
-        "after such a zero_grad",
-    ),
+    Check("`zero_grad(set_to_none=False)` changes nothing", keeps_no_gradient),
     Check("`maximize` is right, or refused", maximizes, "given maximize=True"),
     Check("`differentiable` is right, or refused", differentiates, "given differentiable=True"),
     Check("a negative lr is refused", refuses_nonsense),

@@ -3,7 +3,7 @@
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,10 +61,10 @@ class Maker:
 class Kind:
     """A kind of parameters: their shapes, by name, and whether their gradients are sparse."""
 
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     sparse: bool = False
 
-    def draw(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
+    def draw(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
         tensors = [torch.randn(shape, generator=generator) for shape in self.shapes.values()]
         return [torch.nn.Parameter(tensor.to(dtype)) for tensor in tensors]
@@ -104,7 +104,7 @@ def kind_of(make: Maker) -> Kind:
 # ---------------------------------------------------------------- a step
 
 
-def take_step(optimizer: Optimizer, closure: Callable[[], Tensor]) -> Any:
+def take_step(optimizer: Optimizer, closure: Callable[[], Any]) -> Any:
     """Take a step, with the closure where the class needs it, or else after a call of it."""
     if needs_closure(optimizer):
         return optimizer.step(without_end(closure))
@@ -122,11 +122,11 @@ def takes_closure(optimizer: Optimizer) -> bool:
     return bool(inspect.signature(optimizer.step).parameters)
 
 
-def without_end(closure: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def without_end(closure: Callable[[], Any]) -> Callable[[], Any]:
     """Return the closure, which fails where it is called again and again."""
     calls = 0
 
-    def counted() -> Tensor:
+    def counted() -> Any:
         nonlocal calls
         calls += 1
         if calls > MANY:

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import optimizers
@@ -83,7 +83,7 @@ KNOWN_SENTENCES = {known.sentence for known in KNOWN}
 # ---------------------------------------------------------------- a rule, and one with a change
 
 
-def formula_of(optimizer_class: type) -> type[UpdateRule] | None:
+def formula_of(optimizer_class: type) -> type | None:
     """Return the class whose formula is written out: itself, or ours of the name in torch.optim."""
     if issubclass(optimizer_class, UpdateRule):
         return optimizer_class
@@ -93,7 +93,7 @@ def formula_of(optimizer_class: type) -> type[UpdateRule] | None:
 
 
 @cache
-def parts_of(rule: type[UpdateRule]) -> tuple[Part, ...]:
+def parts_of(rule: type) -> tuple[Part, ...]:
     """Return the functions that a rule consists of: methods, and what they call in their files."""
     methods: dict[str, Part] = {}
     for owner in rule.__mro__:
@@ -108,15 +108,12 @@ def parts_of(rule: type[UpdateRule]) -> tuple[Part, ...]:
         part = waiting.pop(0)
         parts.append(part)
         for node in ast.walk(ast.parse(part.source)):
-            value = vars(sys.modules[part.module]).get(node.id) if _is_name(node) else None
+            name = node.id if isinstance(node, ast.Name) else ""
+            value = vars(sys.modules[part.module]).get(name)
             if inspect.isfunction(value) and value.__module__ == part.module:
                 helper = Part(value.__name__, _source(value), part.module, is_method=False)
                 waiting += [helper] if helper not in [*parts, *waiting] else []
     return tuple(parts)
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def _source(function: Callable) -> str:
@@ -129,7 +126,7 @@ def _source(function: Callable) -> str:
     return ast.unparse(tree)
 
 
-def with_change(rule: type[UpdateRule], part: Part, source: str) -> type[UpdateRule]:
+def with_change(rule: type, part: Part, source: str) -> type:
     """Return the rule with another source for one of its parts."""
     namespace = dict(vars(sys.modules[part.module]))
     same_file = [one for one in parts_of(rule) if one.module == part.module]
@@ -160,7 +157,8 @@ def all_changes(part: Part, hyperparameters: dict[str, Any]) -> Iterator[Change]
                 right, wrong = _lines_that_differ(part.source, source)
             yield Change(known.sentence, source, right, wrong, link=known.link)
     tree = ast.parse(part.source)
-    names = sorted({node.id for node in ast.walk(tree) if _is_local(node, part.source)})
+    names = _names_of(tree)
+    names = names if len(names) <= MOST_NAMES else []
     for holder, key, node, statement in places(tree):
         for sentence, values, new in changes(node, names, hyperparameters):
             right = _line(statement)
@@ -173,11 +171,16 @@ def all_changes(part: Part, hyperparameters: dict[str, Any]) -> Iterator[Change]
     yield from _changes_of_lines(tree)
 
 
-def _is_local(node: ast.AST, source: str) -> bool:
-    """Whether it is a name that the function itself gives."""
-    if not isinstance(node, ast.Name) or node.id in ("self", "state", "group"):
-        return False
-    return isinstance(node.ctx, ast.Store) or node.id in source.split("):")[0].split("(", 1)[1]
+MOST_NAMES = 16  # in a longer function, as LBFGS has, each for each other would be thousands
+
+
+def _names_of(tree: ast.AST) -> list[str]:
+    """Return the names that a function gives itself: its arguments, and what it assigns."""
+    names = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return sorted(names - {"self", "state", "group"})
 
 
 def _lines_that_differ(one: str, other: str) -> tuple[str, str]:
@@ -200,8 +203,8 @@ def places(tree: ast.AST, statement: ast.AST | None = None) -> Iterator[Place]:
         is_call = name == "args" and isinstance(value, list)
         if name in ("args", "annotation", "returns", "decorator_list", "ctx") and not is_call:
             continue
-        holder = value if isinstance(value, list) else vars(tree)
-        keys = range(len(value)) if isinstance(value, list) else [name]
+        holder: Any = value if isinstance(value, list) else vars(tree)
+        keys: Any = range(len(value)) if isinstance(value, list) else [name]
         for key in keys:
             node = holder[key]
             if isinstance(node, ast.AST):
@@ -224,7 +227,7 @@ def changes(node: ast.AST, names: list[str], hyperparameters: dict[str, Any]) ->
         yield from _of_a_name(node, names)
     elif isinstance(node, ast.Subscript):
         yield from _of_a_key(node, hyperparameters)
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         for other in dict.fromkeys((0, 1, -node.value, node.value + 1, node.value - 1, 2)):
             if other != node.value:
                 yield _instead(node, str(other))
@@ -232,9 +235,12 @@ def changes(node: ast.AST, names: list[str], hyperparameters: dict[str, Any]) ->
         for operator in (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq):
             if not isinstance(node.ops[0], operator | ast.In | ast.Is | ast.IsNot):
                 yield CONDITION, {}, ast.Compare(node.left, [operator()], node.comparators)
-    elif isinstance(node, ast.If | ast.IfExp):
-        for text in ("True", "False", f"not ({ast.unparse(node.test)})"):
-            yield CONDITION, {}, type(node)(_parse(text), node.body, node.orelse)
+    elif isinstance(node, ast.If):
+        for test in _other_tests(node.test):
+            yield CONDITION, {}, ast.If(test, node.body, node.orelse)
+    elif isinstance(node, ast.IfExp):
+        for test in _other_tests(node.test):
+            yield CONDITION, {}, ast.IfExp(test, node.body, node.orelse)
     elif isinstance(node, ast.UnaryOp):
         yield SIGN, {}, node.operand
     elif isinstance(node, ast.AugAssign):
@@ -244,6 +250,10 @@ def changes(node: ast.AST, names: list[str], hyperparameters: dict[str, Any]) ->
     elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and _is_stored(node):
         one, two = node.elts
         yield SWAPPED, {}, ast.Tuple([two, one], node.ctx)
+
+
+def _other_tests(test: ast.expr) -> list[ast.expr]:
+    return [_parse(text) for text in ("True", "False", f"not ({ast.unparse(test)})")]
 
 
 def _of_a_term(node: ast.BinOp) -> Changes:
@@ -397,7 +407,7 @@ def _changes_of_lines(tree: ast.AST) -> Iterator[Change]:
 
 
 @cache
-def catalogue(rule: type[UpdateRule]) -> tuple[Mistake, ...]:
+def catalogue(rule: type) -> tuple[Mistake, ...]:
     """Return every mistake that is made from the rule's source, each source once."""
     given = Maker(rule.__name__, rule).hyperparameters
     found: dict[tuple[str, str], Mistake] = {}
@@ -420,9 +430,9 @@ def catalogue(rule: type[UpdateRule]) -> tuple[Mistake, ...]:
     return tuple(found.values())
 
 
-def _maker(rule: type[UpdateRule], part: Part, source: str) -> Callable[[Maker], Maker]:
+def _maker(rule: type, part: Part, source: str) -> Callable[[Maker], Maker]:
     @cache
-    def changed() -> type[UpdateRule]:
+    def changed() -> type:
         return with_change(rule, part, source)
 
     return lambda other: Maker(other.label, changed(), other.keywords)
@@ -453,11 +463,8 @@ def other_values(comparison: Comparison) -> Iterator[Mistake]:
         for value in values:
             if value != right:
                 words = {"name": name, "right": str(right), "wrong": str(value)}
-                yield Mistake(
-                    OTHER_VALUE,
-                    words | {"other": comparison.other.label},
-                    lambda other, given={name: value}: other.with_keywords(**given),
-                )
+                words["other"] = comparison.other.label
+                yield Mistake(OTHER_VALUE, words, partial(_with, {name: value}))
 
 
 def other_rules(comparison: Comparison) -> Iterator[Mistake]:
@@ -468,8 +475,15 @@ def other_rules(comparison: Comparison) -> Iterator[Mistake]:
             continue
         takes = Maker(name, rule).hyperparameters
         keywords = {k: v for k, v in comparison.other.keywords.items() if k in takes}
-        maker = Maker(name, rule, keywords)
-        yield Mistake(OTHER_RULE, {"name": name}, lambda other, maker=maker: maker)
+        yield Mistake(OTHER_RULE, {"name": name}, partial(_instead_of, Maker(name, rule, keywords)))
+
+
+def _with(keywords: dict[str, Any], other: Maker) -> Maker:
+    return other.with_keywords(**keywords)
+
+
+def _instead_of(maker: Maker, other: Maker) -> Maker:
+    return maker
 
 
 def known_mistakes(other: Maker) -> int:

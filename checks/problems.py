@@ -339,7 +339,7 @@ class Solver:
         """Return a team for these rows: one parameter, or one for each row."""
         if self.elements or self.kind is KINDS[1]:
             shape = (-1, 1) if self.kind is KINDS[1] else (-1,)
-            params = [torch.nn.Parameter(row.reshape(shape).clone()) for row in start]
+            params: list[Tensor] = [torch.nn.Parameter(row.reshape(shape).clone()) for row in start]
         else:
             params = [torch.nn.Parameter(start.clone())]
         return Team(self.make(params, **({} if lr is None else {"lr": lr})), params, self.kind)
@@ -366,7 +366,7 @@ def _with_closure(rows: Rows, team: Team) -> Tensor:
     """Return how far each row ends, after STEPS calls of the closure, of however many steps."""
     calls = 0
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         nonlocal calls
         t = min(calls, STEPS - 1)
         grads, x = rows.grads(team.x(), t), team.x()
@@ -379,7 +379,7 @@ def _with_closure(rows: Rows, team: Team) -> Tensor:
     late, before = [], -1
     while calls < STEPS and calls > before and team.is_alive:
         before = calls
-        team.run(lambda: team.optimizer.step(closure))  # type: ignore[arg-type]
+        team.run(lambda: team.optimizer.step(closure))
         if calls >= STEPS - STEPS // 10:
             late.append(rows.problem.error(team.x(), rows.h, min(calls, STEPS) - 1))
     late = late or [rows.problem.error(team.x(), rows.h, STEPS - 1)]
