@@ -92,7 +92,7 @@ def maker_of(optimizer: str | type) -> Maker:
     make = Maker(spec.label, spec.optimizer_class, spec.keywords)
     known = list(Maker("", spec.optimizer_class).hyperparameters)
     for name in spec.keywords:
-        if name not in known:
+        if name not in known and not make.takes_any_keyword:
             raise ValueError(f"{spec.label} takes no {name!r}{nearest(name, known)}")
     if make.missing:
         name = make.missing[0]

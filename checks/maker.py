@@ -29,14 +29,23 @@ class Maker:
         return self.optimizer_class(params, **(self.keywords | keywords))
 
     @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """What its constructor takes, after the parameters to be trained."""
+        try:
+            return list(inspect.signature(self.optimizer_class).parameters.values())[1:]
+        except (TypeError, ValueError):  # without a signature, as some of C
+            return []
+
+    @property
     def hyperparameters(self) -> dict[str, Any]:
         """All that its constructor takes by name, with the values they have here."""
-        try:
-            _, *parameters = inspect.signature(self.optimizer_class).parameters.values()
-        except (TypeError, ValueError):  # without a signature, as some of C
-            return dict(self.keywords)
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        return {p.name: p.default for p in named} | self.keywords
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        named = [one for one in self.parameters if one.kind in kinds]
+        return {one.name: one.default for one in named} | self.keywords
+
+    @property
+    def takes_any_keyword(self) -> bool:
+        return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in self.parameters)
 
     @property
     def missing(self) -> list[str]:
