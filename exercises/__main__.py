@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.report import run_main
 
+import checks.finding
 from exercises import EXERCISES, RIGHT, check, failure
 from exercises.checks import Wrong
 
@@ -49,7 +50,7 @@ def say(finding: Wrong, chinese: bool) -> str:
     sentence = finding.sentence
     if chinese:
         sentence = json.loads((HERE / "chinese.json").read_text(encoding="utf-8"))[sentence]
-    return sentence.format(**finding.numbers)
+    return checks.finding.say(sentence, chinese, **finding.numbers)
 
 
 def main(argv: list[str] | None = None) -> int:

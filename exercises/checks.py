@@ -1,7 +1,7 @@
 """How an answer is checked: it is run, and its numbers are held against torch's or a formula.
 
-Where they differ, they are held against those of the usual mistakes: so a mistake is named only if
-the numbers are its own.
+Where they differ, they are held against those of the usual mistakes, and then of the hundreds that
+checks/ makes from the rule: so a mistake is named only if the numbers are its own.
 """
 
 import math
@@ -16,6 +16,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from checks.maker import Maker
+from checks.mistakes import named, told
+from checks.same_steps import compare
 from exercises.rules import Rule
 from tasks import Task
 from training import evaluate, train
@@ -65,6 +68,7 @@ COUNTED_FROM_0 = (
 COUNT_SHARED = (
     "The count grows with every parameter: all of them have one number a step, `state['step']`."
 )
+NAMED = "{mistake} The numbers are as if, in optimizers/, `{right}` were: `{wrong}`."
 FIRST_DIFFERENCE = (
     "Step {step} is the first to differ: an element at {before:.5f}, under a gradient of "
     "{grad:.5f} and at lr={lr:g}, has to go to {right:.5f}, and goes to {mine:.5f}."
@@ -120,8 +124,17 @@ def same(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
-def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: float = LR) -> None:
-    """Raise Wrong unless the class takes, at this learning rate, the steps of the rule."""
+def check_optimizer(
+    answer: Any,
+    rule: Rule,
+    mistakes: dict[str, Rule],
+    lr: float = LR,
+    like: Maker | None = None,
+) -> None:
+    """Raise Wrong unless the class takes, at this learning rate, the steps of the rule.
+
+    The mistake is one of this exercise, or one of the hundreds that `like` may have.
+    """
     if not (isinstance(answer, type) and issubclass(answer, Optimizer)):
         raise Wrong(NO_OPTIMIZER)
     mine, right = path_of(answer, lr), walk(rule)
@@ -137,6 +150,10 @@ def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: floa
     for sentence, wrong in paths.items():
         if any(same(mine, path) for path in wrong):
             raise Wrong(sentence)
+    if like:
+        for mistake in told(named(compare(Maker(answer.__name__, answer), like))):
+            words = mistake.sentence.format(**mistake.values)
+            raise Wrong(NAMED, mistake=words, right=mistake.right, wrong=mistake.wrong)
     step = next(k for k in range(STEPS) if not same(mine[k], right[k]))
     k = (mine[step] - right[step]).abs().nan_to_num(math.inf).argmax()
     before = STARTS if step == 0 else right[step - 1]
