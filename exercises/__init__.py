@@ -8,6 +8,8 @@ from typing import Any
 
 from lab.outcome import describe
 
+import optimizers
+from checks.maker import Maker
 from exercises import rules
 from exercises.checks import (
     LR,
@@ -28,20 +30,35 @@ class Exercise:
 
 
 def optimizer_exercise(
-    name: str, rule: rules.Rule, mistakes: dict[str, rules.Rule], lr: float = LR
+    name: str,
+    rule: rules.Rule,
+    mistakes: dict[str, rules.Rule],
+    lr: float = LR,
+    like: Maker | None = None,
 ) -> Exercise:
-    """Return the exercise to write an optimizer that takes the rule's steps at this rate."""
-    return Exercise(name, partial(check_optimizer, rule=rule, mistakes=mistakes, lr=lr))
+    """Return the exercise to write an optimizer that takes the rule's steps at this rate.
 
+    `like` takes the same steps, and is written out in optimizers/: it has hundreds of mistakes.
+    """
+    check = partial(check_optimizer, rule=rule, mistakes=mistakes, lr=lr, like=like)
+    return Exercise(name, check)
+
+
+# What takes the same steps as the answer, and is written out in optimizers/.
+SGD = Maker("SGD", optimizers.SGD, {"weight_decay": 0.1})
+MOMENTUM = Maker("SGD", optimizers.SGD, {"momentum": 0.8})
+RMSPROP = Maker("RMSprop", optimizers.RMSprop, {"alpha": 0.9})
+ADAM = Maker("Adam", optimizers.Adam)
+ADAMW = Maker("AdamW", optimizers.AdamW, {"weight_decay": 0.1})
 
 EXERCISES = [
     Exercise("LR", check_diverging_rate),
-    optimizer_exercise("MySGD", rules.sgd, rules.SGD_MISTAKES),
-    optimizer_exercise("MyMomentum", rules.momentum, rules.MOMENTUM_MISTAKES),
+    optimizer_exercise("MySGD", rules.sgd, rules.SGD_MISTAKES, like=SGD),
+    optimizer_exercise("MyMomentum", rules.momentum, rules.MOMENTUM_MISTAKES, like=MOMENTUM),
     optimizer_exercise("Averaging", rules.momentum, rules.AVERAGING_MISTAKES, lr=5 * LR),
-    optimizer_exercise("MyRMSprop", rules.rmsprop, rules.RMSPROP_MISTAKES),
-    optimizer_exercise("MyAdam", rules.adam, rules.ADAM_MISTAKES),
-    optimizer_exercise("MyAdamW", rules.adamw, rules.ADAMW_MISTAKES),
+    optimizer_exercise("MyRMSprop", rules.rmsprop, rules.RMSPROP_MISTAKES, like=RMSPROP),
+    optimizer_exercise("MyAdam", rules.adam, rules.ADAM_MISTAKES, like=ADAM),
+    optimizer_exercise("MyAdamW", rules.adamw, rules.ADAMW_MISTAKES, like=ADAMW),
     Exercise("clip", check_clip),
     optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES),
     Exercise("mine", check_own_task),

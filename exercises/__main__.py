@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.output.main import run_main
 
+import checks.finding
 from exercises import EXERCISES, RIGHT, check, failure
 from exercises.checks import WrongAnswer
 
@@ -48,7 +49,7 @@ def in_words(sentence: str, values: dict[str, object], chinese: bool) -> str:
     """Return a sentence, in English or Chinese, with the values filled in."""
     if chinese:
         sentence = json.loads((HERE / "chinese.json").read_text(encoding="utf-8"))[sentence]
-    return sentence.format(**values)
+    return checks.finding.say(sentence, chinese, **values)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """How an answer is checked: it is run, and its numbers are compared with torch's or a formula's.
 
-If they differ, they are compared with the numbers of the usual mistakes. So a mistake is named only
-if the answer has exactly its numbers.
+If they differ, they are compared with the numbers of the usual mistakes, and then of the hundreds
+that checks/ makes from the rule. So a mistake is named only if the answer has exactly its numbers.
 """
 
 import math
@@ -17,6 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from checks.maker import Maker
+from checks.mistakes import named, told
+from checks.same_steps import compare
 from exercises.rules import Rule
 from tasks import Task
 from training import evaluate, train
@@ -66,6 +69,7 @@ COUNTED_FROM_0 = (
 COUNT_SHARED = (
     "The count grows with every parameter: at one step it is the same for all, `state['step']`."
 )
+NAMED = "{mistake} The numbers are as if, in optimizers/, `{right}` were: `{wrong}`."
 FIRST_DIFFERENCE = (
     "Step {step} is the first to differ: an element at {before:.5f}, with a gradient of {grad:.5f} "
     "and lr={lr:g}, has to move to {right:.5f}, but moves to {mine:.5f}."
@@ -133,8 +137,17 @@ def are_close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
-def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: float = LR) -> None:
-    """Raise WrongAnswer unless the class, at this learning rate, takes the steps of the rule."""
+def check_optimizer(
+    answer: Any,
+    rule: Rule,
+    mistakes: dict[str, Rule],
+    lr: float = LR,
+    like: Maker | None = None,
+) -> None:
+    """Raise WrongAnswer unless the class, at this learning rate, takes the steps of the rule.
+
+    The mistake is one of this exercise, or one of the hundreds that `like` may have.
+    """
     if not (isinstance(answer, type) and issubclass(answer, Optimizer)):
         raise WrongAnswer(NO_OPTIMIZER)
     mine, right = path_of_optimizer(answer, lr), path_of_rule(rule)
@@ -153,6 +166,10 @@ def check_optimizer(answer: Any, rule: Rule, mistakes: dict[str, Rule], lr: floa
     for sentence, paths in wrong_paths.items():
         if any(are_close(mine, path) for path in paths):
             raise WrongAnswer(sentence)
+    if like:
+        for mistake in told(named(compare(Maker(answer.__name__, answer), like))):
+            words = mistake.sentence.format(**mistake.values)
+            raise WrongAnswer(NAMED, mistake=words, right=mistake.right, wrong=mistake.wrong)
     step = next(k for k in range(STEPS) if not are_close(mine[k], right[k]))
     k = (mine[step] - right[step]).abs().nan_to_num(math.inf).argmax()
     before = STARTS if step == 0 else right[step - 1]

@@ -391,6 +391,16 @@ def test_a_wrong_solution_is_told_what_is_wrong(number, changes, sentence, tmp_p
     assert re.search(r"[\u4e00-\u9fff]", chinese)
 
 
+def test_a_mistake_that_is_on_no_list_is_named_by_the_catalogue(tmp_path):
+    text = changed(SOLUTIONS[5], [("beta1**t)", "beta1 ** (t + 1))")])
+    finding = answer(6, text, tmp_path)
+    assert str(finding).startswith(
+        "A power is wrong. The numbers are as if, in optimizers/, `m_hat"
+    )
+    words = command.in_words(finding.sentence, finding.values, chinese=True)
+    assert words.startswith("有一个次方写错了。这些数就像是")
+
+
 def test_there_are_ten_exercises_and_ten_mistakes_in_each():
     assert len(EXERCISES) == len(SOLUTIONS) == 10
     assert min(len(wrong) for wrong in WRONG) == 10

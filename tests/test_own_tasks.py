@@ -242,7 +242,7 @@ BAD = {
         data_like(points, lambda x: x[:, 0]), linear(4, 1), mse_loss, 1, 16
     ),
     "its loss cannot take outputs and targets of the training set: ": Task(
-        data_like(points, is_positive), linear(4, 2), lambda a, b: cross_entropy(a.double(), b.int()), 1, 16
+        data_like(points, lambda x: is_positive(x).int()), linear(4, 2), cross_entropy, 1, 16
     ),
     "not a scalar tensor but of shape (32, 1)": replace(SMALL, loss=lambda a, b: (a - b) ** 2),
     "its loss is not a scalar tensor": replace(SMALL, loss=lambda a, b: 1.0),
