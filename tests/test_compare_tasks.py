@@ -340,7 +340,7 @@ def test_of_all_tasks_those_that_cannot_be_had_are_left_out(workdir, capsys, mon
     assert_refused(script.main, [*FAST, "--tasks", "terrain"], "no sample data", workdir, capsys)
 
 
-def test_the_list_of_tasks_is_shown(capsys):
+def test_the_list_of_tasks_is_shown(workdir, capsys):
     assert exit_status(script.main, ["--tasks", "list"]) == 0
     assert capsys.readouterr().out.count("\n") == len(TASKS)
 
