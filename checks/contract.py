@@ -421,6 +421,7 @@ def keeps_float64(subject: Subject) -> None:
 
 
 EMPTY = "with a parameter without elements"
+NO_ELEMENTS = "Skip those without elements."
 EMPTY_SPOILS = "Beside a parameter without elements, the others go another way."
 
 
@@ -552,7 +553,7 @@ CHECKS = [
     Check("the same again gives the same", is_deterministic),
     Check("parameters share no memory", shares_nothing, "given them in another order"),
     Check("float64 stays float64", keeps_float64, "given float64"),
-    Check("empty parameters do no harm", bears_the_empty, EMPTY),
+    Check("empty parameters do no harm", bears_the_empty, EMPTY, NO_ELEMENTS),
     Check("`zero_grad(set_to_none=False)` changes nothing", keeps_no_gradient),
     Check("`maximize` is right, or refused", maximizes, "given maximize=True"),
     Check("`differentiable` is right, or refused", differentiates, "given differentiable=True"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from checks.finding import Wrong, failure
 from checks.maker import ALIKE, LR, Kind, Maker, kind_of, quietly, take_step
 
-STEPS = 20
+STEPS = 16
 DIGITS = 1e-9
 
 DIFFERS = (
@@ -125,7 +125,7 @@ def walks_for(shared: dict[str, Any]) -> list[Walk]:
         Walk("where param groups differ", groups=in_groups),
         Walk("on a net's loss", is_net=True),
         *(Walk("with", keywords) for keywords in [*alone, *together] if keywords),
-        *(Walk("on a net's loss with", k, is_net=True, absent=0.2) for k in together if k),
+        *(Walk("on a net's loss with", k, is_net=True, absent=0.2) for k in together[:4] if k),
     ]
 
 
