@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -262,8 +262,9 @@ def data_on(device: str, make_data: Callable) -> Callable:
     """Return `make_data` with its data on the device, made once for each seed."""
 
     @cache
-    def make(seed: int) -> Any:
-        data = make_data(seed)
+    @wraps(make_data)
+    def make(seed: int, **keywords: Any) -> Any:
+        data = make_data(seed, **keywords)
         if device == "cpu":
             return data
         return tuple(
