@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from lab import fits, learning, plotting
-from lab.commands import Parser, animation_path
+from lab.commands import Parser, animation_path, page_path
+from lab.live.page import Page
 from lab.report import Report, run_main, table
 from lab.specs import parse_optimizers, try_optimizers
 from lab.stacking import train_all
@@ -30,6 +31,7 @@ EXAMPLES = """\
   python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
   python compare_optimizers.py --optimizers SGD "SGD(lr=0.5) + CosineAnnealingLR(T_max=12)"
   python compare_optimizers.py --task spirals --lr 0.03 --fit
+  python compare_optimizers.py --live page.html
 """
 CSV_HEADER = ("optimizer", "seed", "step", "loss")
 Y_TOP = 0.2  # of the tutorial's figure
@@ -109,6 +111,8 @@ def make_parser() -> Parser:
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
     text = "also watch the nets learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
+    text = "also a page, .html, in which the nets train again at every movement of a slider"
+    parser.add_argument("--live", type=page_path, metavar="PATH", help=text)
     return parser
 
 
@@ -124,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         try_optimizers(optimizers, partial(take_a_step, task, training))
         if options.fit or options.animate:
             fits.panels_of(training.dataset, len(optimizers))
+        page = options.live and Page(task, optimizers, options.seed, options.seeds)
 
     wide = ">27" if len(seeds) > 1 else ">13"
     columns = {"loss": wide, "held-out loss": wide}
@@ -146,6 +151,8 @@ def main(argv: list[str] | None = None) -> int:
             draw(runs, fit=True), runs, task, optimizers, report.progress("animation")
         )
     }
+    if page:
+        report.save_as(options.live, lambda: page.save(options.live))
     return report.save(draw(runs, options.fit), CSV_HEADER, rows, films)
 
 

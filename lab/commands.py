@@ -408,3 +408,10 @@ def animation_path(text: str) -> Path:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return output_path(text)
+
+
+def page_path(text: str) -> Path:
+    """A path to write that a browser opens as a page."""
+    if Path(text).suffix.lower() != ".html":
+        raise argparse.ArgumentTypeError(f"{text!r} is no .html")
+    return output_path(text)

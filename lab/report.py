@@ -149,14 +149,14 @@ class Report:
         no path. What cannot be saved is told, and the rest is.
         """
         options = self.options
-        self._save(options.output, lambda: save_figure(figure, options.output))
+        self.save_as(options.output, lambda: save_figure(figure, options.output))
         if options.csv:
-            self._save(options.csv, lambda: write_csv(options.csv, header, rows))
+            self.save_as(options.csv, lambda: write_csv(options.csv, header, rows))
         interruption.go_on()
         try:
             for path, make in (films or {}).items():
                 if path and not self.was_interrupted():
-                    self._save(path, lambda path=path, make=make: save_movie(make(), path))
+                    self.save_as(path, lambda path=path, make=make: save_movie(make(), path))
         except KeyboardInterrupt:
             self.interrupted = True
         if self.was_interrupted():
@@ -165,7 +165,8 @@ class Report:
         show_figure(figure)
         return self.status
 
-    def _save(self, path: Path, save: Callable[[], None]) -> None:
+    def save_as(self, path: Path, save: Callable[[], None]) -> None:
+        """Save by `save()`, and say so, or why it cannot be done."""
         try:
             with missing_letters() as remarks:
                 save()

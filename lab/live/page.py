@@ -23,6 +23,7 @@ from lab.stacking import train_all
 from lab.trainings import Training, trainings_of
 
 import torch
+from matplotlib.colors import to_hex
 from torch import Tensor, nn, optim
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import TensorDataset
@@ -31,11 +32,27 @@ from data import make_loader
 from tasks import Task
 
 HERE = Path(__file__).parent
-MODULES = ("optimizers", "net", "training", "data", "check")  # each after those that it imports
+MODULES = (  # each after those that it imports
+    "optimizers",
+    "net",
+    "training",
+    "data",
+    "check",
+    "statistics",
+    "setting",
+    "inside",
+    "lab",
+    "chart",
+    "pictures",
+    "guess",
+    "words",
+    "controls",
+    "page",
+)
 
 MOST_BYTES = 400_000  # of the file
 MOST_SEEDS = 10
-MOST_ROWS = 25_000  # in the order of mini-batches, unless the task's own epochs need more
+MOST_ROWS = 24_000  # in the order of mini-batches, unless the task's own epochs need more
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 RULES = {
@@ -92,8 +109,8 @@ class Page:
                 "seed": seed,
                 "seeds": seeds,
             },
-            "colors": plotting.COLORS,
-            "palette": plotting.PALETTE,
+            "colors": {label: to_hex(color) for label, color in plotting.COLORS.items()},
+            "palette": [*map(to_hex, plotting.PALETTE)],
             "checks": [],
         }
         self.leave_out_seeds(at_least=seeds)

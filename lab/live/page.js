@@ -1,0 +1,496 @@
+// The page itself: what is set goes to the lab, and what the lab has trained is drawn.
+
+import { Chart } from "./chart.js";
+import { DIGITS, check } from "./check.js";
+import { adder, element, format, optimizerCard, sharedControls, slider } from "./controls.js";
+import { Guess, withOtherRates } from "./guess.js";
+import { Lab } from "./lab.js";
+import { drawCurves, drawLosses, drawRates, drawRegions, drawWeights } from "./pictures.js";
+import { fromAddress, startOf, toAddress } from "./setting.js";
+import { quartiles, stepsToTarget } from "./statistics.js";
+import { WORDS } from "./words.js";
+
+const FRAME = 11; // milliseconds of a frame in which the lab may work; what is left is for drawing
+const WATCH = 4; // seconds that a training takes that one watches
+
+const find = (id) => document.getElementById(id);
+const isDark = matchMedia("(prefers-color-scheme: dark)");
+const wantsNoMotion = matchMedia("(prefers-reduced-motion: reduce)");
+
+class LivePage {
+  constructor(embedded) {
+    this.embedded = embedded;
+    this.lab = new Lab(embedded);
+    this.hasClasses = embedded.loss === "cross_entropy";
+    this.words = WORDS[navigator.language.startsWith("zh") ? "zh" : "en"];
+    this.open = new Set(); // the cards of which all is shown
+    this.charts = { losses: new Chart(find("loss-chart")), rates: new Chart(find("rate-chart")) };
+    this.guess = null;
+    this.boxes = [];
+    this.listen();
+    this.restore();
+    this.checkAgainstTorch();
+  }
+
+  listen() {
+    find("reset").addEventListener("click", () => this.become(startOf(this.embedded)));
+    find("language").addEventListener("click", () => {
+      this.words = this.words === WORDS.en ? WORDS.zh : WORDS.en;
+      this.build();
+      this.showChecks();
+    });
+    find("guess-button").addEventListener("click", () => {
+      this.become({ ...this.setting, guess: !this.setting.guess });
+    });
+    find("inside").addEventListener("toggle", () => {
+      if (find("inside").open !== this.setting.inside) this.change({ inside: find("inside").open });
+      this.buildInside();
+    });
+    find("weights").addEventListener("click", ({ offsetX, offsetY }) => {
+      const weight = this.boxes.findIndex(
+        ({ x, y, w, h }) => offsetX >= x && offsetX < x + w + 3 && offsetY >= y && offsetY < y + h + 3,
+      );
+      if (weight >= 0) this.change({ weight }, () => this.buildInside());
+    });
+    addEventListener("keydown", (event) => this.pressed(event));
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== toAddress(this.setting, this.embedded)) this.restore();
+    });
+    addEventListener("resize", () => this.draw());
+    isDark.addEventListener("change", () => this.build());
+  }
+
+  // The arrow keys go from step to step, where they have nothing else to do.
+  pressed(event) {
+    const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const isFree = !event.target.closest?.("input, select, textarea");
+    if (!direction || !isFree || !this.setting.inside || event.altKey || event.metaKey || event.ctrlKey) return;
+    event.preventDefault();
+    const step = this.limitedStep(this.limitedStep(this.setting.step) + direction);
+    this.change({ step }, () => this.buildInside());
+  }
+
+  limitedStep(step) {
+    return Math.min(Math.max(1, step), this.lab.steps);
+  }
+
+  // ---------------------------------------------------------------- the setting
+
+  restore() {
+    this.become(fromAddress(location.hash, this.embedded));
+  }
+
+  // Another setting altogether.
+  become(setting) {
+    this.setting = setting;
+    if (setting.guess) (this.guess ??= new Guess()).ask();
+    else this.guess = null;
+    find("inside").open = setting.inside;
+    this.trainAnew(false);
+    this.build();
+  }
+
+  // Another value of something, and perhaps something to build anew.
+  change(changes, build = () => {}) {
+    Object.assign(this.setting, changes);
+    if (this.guess?.phase === "told") this.guess.ask();
+    this.trainAnew(false);
+    this.keepAddress();
+    this.buildGuess();
+    build();
+  }
+
+  trainAnew(isAnew) {
+    this.lab.set(this.setting, isAnew);
+    this.lab.limit = this.guess && this.guess.phase === "ask" ? 0 : Infinity;
+    this.isDirty = true;
+    this.wake();
+  }
+
+  keepAddress() {
+    clearTimeout(this.later);
+    this.later = setTimeout(() => {
+      history.replaceState(null, "", `#${toAddress(this.setting, this.embedded)}`);
+    }, 150);
+  }
+
+  // ---------------------------------------------------------------- frames
+
+  wake() {
+    if (!this.isAwake) requestAnimationFrame((now) => this.frame(now));
+    this.isAwake = true;
+  }
+
+  frame(now) {
+    this.isAwake = false;
+    if (this.guess?.phase === "watch") this.watch(now);
+    const isMore = this.lab.work(FRAME);
+    this.draw();
+    if (isMore || this.guess?.phase === "watch") this.wake();
+  }
+
+  draw() {
+    const { lab, words, setting } = this;
+    const runs = lab.runs;
+    const isHidden = this.guess?.phase === "ask";
+    document.body.classList.toggle("is-hidden", isHidden);
+    if (!isHidden) {
+      const at = setting.inside && this.limitedStep(setting.step);
+      drawLosses(this.charts.losses, runs, this.colors, words, { steps: lab.steps, at });
+      this.drawFits(runs);
+      drawRates(this.charts.rates, lab.sweepsNow, runs, this.colors, words);
+      this.showNumbers(runs);
+    }
+    if (setting.inside) this.showInside();
+  }
+
+  drawFits(runs) {
+    const first = this.embedded.seeds.findIndex(({ seed }) => seed === this.setting.seed);
+    const data = this.lab.data.get(`${first} ${this.setting.noise}`);
+    if (!runs.length || !data) return;
+    if (this.hasClasses) drawRegions(this.fitCharts, runs, data, this.embedded.palette.map(this.shade));
+    else drawCurves(this.fitCharts[0], runs, data, this.colors);
+  }
+
+  // ---------------------------------------------------------------- what is built anew
+
+  build() {
+    const { words } = this;
+    document.documentElement.lang = words === WORDS.zh ? "zh-CN" : "en";
+    document.title = words.title;
+    for (const one of document.querySelectorAll("[data-word]")) one.textContent = words[one.dataset.word];
+    this.shade = (color) => (isDark.matches ? lighter(color) : color);
+    this.buildCards();
+    find("shared").replaceChildren(
+      ...sharedControls(this.setting, this.embedded, words, (changes) => this.change(changes)),
+    );
+    this.buildLegend();
+    this.buildGuess();
+    this.buildInside();
+    this.keepAddress();
+    this.isDirty = true;
+    this.wake();
+  }
+
+  buildCards() {
+    const { optimizers } = this.setting;
+    this.colors = colorsOf(optimizers.map(({ label }) => label), this.embedded, this.shade);
+    const cards = optimizers.map((optimizer) =>
+      optimizerCard(optimizer, {
+        words: this.words,
+        color: this.colors[optimizer.label],
+        isOpen: this.open.has(optimizer.label),
+        isLast: optimizers.length === 1,
+        onOpen: (isOpen) => this.open[isOpen ? "add" : "delete"](optimizer.label),
+        onChange: () => this.change({}, () => this.buildLegend()),
+        onRemove: () => this.setOptimizers(optimizers.filter((one) => one !== optimizer)),
+      }),
+    );
+    const add = adder(this.words, optimizers, (one) => this.setOptimizers([...optimizers, one]));
+    find("cards").replaceChildren(...cards, add);
+  }
+
+  setOptimizers(optimizers) {
+    const isThere = optimizers.some(({ label }) => label === this.setting.of);
+    this.become({ ...this.setting, optimizers, of: isThere ? this.setting.of : optimizers[0].label });
+  }
+
+  buildLegend() {
+    const on = this.setting.optimizers.filter(({ isOn }) => isOn);
+    const legend = on.map(({ label, lr }) => {
+      const item = element("li", { textContent: `${label}, lr=${lr}` });
+      item.style.setProperty("--own", this.colors[label]);
+      return item;
+    });
+    find("legend").replaceChildren(...legend);
+    for (const card of find("cards").querySelectorAll(".card")) {
+      const one = this.setting.optimizers.find(({ label }) => label === card.getAttribute("aria-label"));
+      card.classList.toggle("off", !one.isOn);
+    }
+    this.buildFits(on);
+  }
+
+  // One panel for all curves, or a panel of regions for each optimizer.
+  buildFits(on) {
+    const names = this.hasClasses ? on.map(({ label }) => label) : [this.words.fits];
+    if (this.fitNames?.join("\n") === names.join("\n")) return;
+    this.fitNames = names;
+    const canvases = names.map((name) => {
+      const canvas = element("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", name);
+      return canvas;
+    });
+    this.fitCharts = canvases.map((canvas) => new Chart(canvas));
+    find("fit-charts").classList.toggle("many", this.hasClasses);
+    find("fit-charts").replaceChildren(
+      ...canvases.map((canvas, k) =>
+        this.hasClasses
+          ? element("figure", {}, element("figcaption", { textContent: names[k] }), canvas)
+          : canvas,
+      ),
+    );
+  }
+
+  // ---------------------------------------------------------------- the table
+
+  showNumbers(runs) {
+    const { columns, never, atStep } = this.words;
+    const titles = [columns.optimizer, columns.loss, columns.heldOut];
+    if (this.hasClasses) titles.push(columns.accuracy);
+    titles.push(columns.target(this.embedded.target));
+    const head = element("tr", {}, ...titles.map((title) => element("th", { textContent: title, scope: "col" })));
+    const rows = runs.map((run) => {
+      const cells = [run.optimizer.label, ...this.numbersOf(run, never, atStep)];
+      const row = element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat())));
+      row.firstChild.style.setProperty("--own", this.colors[run.optimizer.label]);
+      return row;
+    });
+    find("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+    const ends = runs.map(({ optimizer, trainings: [first] }) =>
+      first.isDone ? this.words.endsAt(optimizer.label, format(first.lossOver(first.train))) : "",
+    );
+    find("loss-chart").setAttribute("aria-label", `${this.words.losses}. ${ends.join(", ")}`);
+    find("rate-chart").setAttribute("aria-label", this.words.rates);
+  }
+
+  numbersOf({ trainings }, never, atStep) {
+    if (!trainings.every(({ isDone }) => isDone)) return ["…", "…", ...(this.hasClasses ? ["…"] : []), "…"];
+    const cell = (values, text, infinite = "–") => {
+      const [low, middle, high] = quartiles(values).map((x) => (x < Infinity ? text(x) : infinite));
+      return low !== high ? [middle, element("small", { textContent: `${low} – ${high}` })] : middle;
+    };
+    const loss = (x) => x.toFixed(5);
+    const cells = [
+      cell(trainings.map((one) => one.lossOver(one.train)), loss),
+      cell(trainings.map((one) => one.lossOver(one.heldOut)), loss),
+    ];
+    if (this.hasClasses) {
+      const share = (x) => `${(100 * x).toFixed(1)}%`;
+      cells.push(cell(trainings.map((one) => one.accuracyOver(one.heldOut)), share));
+    }
+    const { target } = this.embedded;
+    const steps = trainings.map((one) => stepsToTarget(one.history, target, one.stepsPerEpoch));
+    const broken = trainings.filter(({ diverged }) => diverged).map(({ t }) => t);
+    cells.push(broken.length ? atStep(Math.min(...broken)) : cell(steps, (x) => String(Math.round(x)), never));
+    return cells;
+  }
+
+  // ---------------------------------------------------------------- inside a step
+
+  buildInside() {
+    const { words, setting, lab } = this;
+    if (!setting.inside) return;
+    const { places } = lab.recorder ?? { places: [] };
+    const select = element("select", { name: "of" });
+    select.setAttribute("aria-label", words.insideOf);
+    for (const { label, isOn } of setting.optimizers) {
+      if (isOn) select.append(element("option", { value: label, textContent: label, selected: label === setting.of }));
+    }
+    select.addEventListener("change", () => this.change({ of: select.value }, () => this.buildInside()));
+    const steps = Array.from({ length: lab.steps }, (_, k) => k + 1);
+    const step = slider({
+      label: words.step,
+      name: "step",
+      isWide: true,
+      values: steps,
+      value: this.limitedStep(setting.step),
+      text: (t) => words.stepOf(t, lab.steps),
+      onInput: (t) => this.change({ step: t }),
+    });
+    const weight = slider({
+      label: words.weight,
+      name: "weight",
+      isWide: true,
+      values: places.map((_, w) => w),
+      value: lab.recorder?.weight ?? 0,
+      text: (w) => (places[w] ? words.place(places[w]) : ""),
+      onInput: (w) => this.change({ weight: w }),
+    });
+    const focused = document.activeElement?.name;
+    find("inside-controls").replaceChildren(select, step, weight);
+    find("inside-controls").style.setProperty("--own", this.colors[setting.of]);
+    if (["of", "step", "weight"].includes(focused)) find("inside-controls").querySelector(`[name=${focused}]`).focus();
+  }
+
+  showInside() {
+    const { lab, words, setting } = this;
+    const { recorder } = lab;
+    const [terms, unit] = [find("terms"), find("unit")];
+    for (const part of [terms, unit]) {
+      part.style.setProperty("--own", this.colors[setting.of]);
+      part.replaceChildren();
+    }
+    if (!recorder || this.guess?.phase === "ask") return;
+    find("formula").replaceChildren(
+      ...recorder.training.rule.formula.split(/,\s{2}/).map((part) => element("span", { textContent: part })),
+    );
+    const t = this.limitedStep(setting.step);
+    const step = recorder.steps[t - 1];
+    this.boxes = drawWeights(find("weights"), recorder, this.colors[setting.of], t);
+    find("weights").setAttribute("aria-label", words.allWeights);
+    if (!step) {
+      terms.replaceChildren(element("p", { className: "note", textContent: recorder.training.isDone ? words.noStep : "…" }));
+      return;
+    }
+    const [chosen, ...others] = step;
+    terms.replaceChildren(
+      element("p", { textContent: words.place(recorder.places[recorder.weight]) }),
+      this.bars(0, chosen, Object.keys(chosen.terms)),
+      element("p", { className: "note", textContent: words.change(format(chosen.before, 5), format(chosen.after, 5)) }),
+    );
+    const rest = others.map((one, k) => {
+      const place = words.place(recorder.places[recorder.watched[k + 1]]);
+      return element("div", {}, element("p", { className: "note", textContent: place }), this.bars(k + 1, one, ["g", "step"]));
+    });
+    if (rest.length) unit.append(element("h3", { textContent: words.sameUnit }), ...rest);
+  }
+
+  // A bar for each term: as long as its share of the largest that it has in the whole training.
+  bars(k, { terms }, names) {
+    const { steps } = this.lab.recorder;
+    const rows = names.flatMap((name) => {
+      const largest = Math.max(...steps.map((step) => Math.abs(step[k].terms[name]))) || 1;
+      const share = (50 * terms[name]) / largest;
+      const bar = element("i");
+      Object.assign(bar.style, { left: `${50 + Math.min(0, share)}%`, width: `${Math.abs(share)}%` });
+      return [
+        element("span", { className: "name", textContent: name === "step" ? this.words.step : name }),
+        element("span", { className: "bar" }, bar),
+        element("span", { className: "value", textContent: format(terms[name]) }),
+      ];
+    });
+    return element("div", { className: k ? "terms small" : "terms" }, ...rows);
+  }
+
+  // ---------------------------------------------------------------- guess first
+
+  buildGuess() {
+    const { guess, words, setting } = this;
+    const button = find("guess-button");
+    button.textContent = guess ? words.stopGuess : words.guess;
+    button.setAttribute("aria-pressed", String(!!guess));
+    find("guess").hidden = !guess;
+    if (!guess) return;
+    const on = setting.optimizers.filter(({ isOn }) => isOn).map(({ label }) => label);
+    guess.chosen = guess.chosen.filter((label) => on.includes(label));
+    const choices = on.map((label) => {
+      const place = element("b", { textContent: guess.placeOf(label) || "·" });
+      const choice = element("button", { type: "button", disabled: guess.phase !== "ask" }, place, label);
+      choice.style.setProperty("--own", this.colors[label]);
+      choice.addEventListener("click", () => {
+        guess.choose(label);
+        this.buildGuess();
+        find("guess").querySelectorAll(".choices button")[on.indexOf(label)].focus();
+      });
+      return choice;
+    });
+    const act = (text, isEnabled, does) => {
+      const made = element("button", { type: "button", className: "main", textContent: text, disabled: !isEnabled });
+      made.addEventListener("click", does);
+      return made;
+    };
+    const deal = element("button", { type: "button", textContent: words.deal });
+    deal.addEventListener("click", () => this.deal());
+    const { phase, pairs } = guess;
+    const told = pairs && (pairs.right === pairs.all ? words.allRight : words.someRight(pairs.right, pairs.all));
+    find("guess").replaceChildren(
+      element("p", { textContent: told ?? (phase === "watch" ? words.wait : words.question) }),
+      element("div", { className: "choices" }, ...choices),
+      element(
+        "div",
+        { className: "choices" },
+        phase === "told"
+          ? act(words.again, true, () => this.deal())
+          : act(words.train, phase === "ask" && guess.chosen.length === on.length && on.length > 1, () => this.startToWatch()),
+        ...(phase === "ask" ? [deal] : []),
+      ),
+      element("p", { className: "note", textContent: guess.asked ? words.score(guess.right, guess.asked) : "" }),
+    );
+  }
+
+  deal() {
+    this.become({ ...this.setting, optimizers: withOtherRates(this.setting.optimizers) });
+  }
+
+  startToWatch() {
+    this.guess.phase = "watch";
+    this.guess.since = null;
+    this.trainAnew(true);
+    this.buildGuess();
+  }
+
+  // Let the trainings go as far as the time says, and judge at the end.
+  watch(now) {
+    const { guess, lab } = this;
+    guess.since ??= now;
+    const share = wantsNoMotion.matches ? 1 : (now - guess.since) / (1000 * WATCH);
+    lab.limit = share < 1 ? Math.ceil(share * lab.steps) : Infinity;
+    if (share < 1 || !lab.isDone) return;
+    const losses = {};
+    for (const { optimizer, trainings } of lab.runs) {
+      losses[optimizer.label] = quartiles(trainings.map((one) => one.lossOver(one.train)))[1];
+    }
+    guess.judge(losses);
+    this.buildGuess();
+  }
+
+  // ---------------------------------------------------------------- the check against PyTorch
+
+  // One check after the other, a few milliseconds each.
+  checkAgainstTorch() {
+    this.checks = [];
+    const next = () => {
+      const one = this.embedded.checks[this.checks.length];
+      if (one) {
+        this.checks.push(check(this.embedded, this.lab.problem, one));
+        setTimeout(next);
+      }
+      if (!one || this.checks.length === 1) this.showChecks();
+    };
+    this.showChecks();
+    setTimeout(next);
+  }
+
+  showChecks() {
+    const { words, embedded, checks } = this;
+    const isDone = checks.length === embedded.checks.length;
+    const failed = checks.filter(({ passed }) => !passed).length;
+    const [summary, note, list] = find("check").children;
+    find("check").className = isDone ? (failed ? "bad" : "good") : "";
+    summary.textContent = !isDone
+      ? words.checking
+      : failed
+        ? `✗ ${words.disagrees(embedded.torch, failed)}`
+        : `✓ ${words.agrees(embedded.torch, checks.length, DIGITS)}`;
+    note.textContent = words.checkNote(DIGITS);
+    list.replaceChildren(
+      ...checks.map((result, k) => {
+        const { passed, agrees, steps, here, there } = result;
+        const end = passed && agrees === steps ? "" : words.checkFails(format(here, 7), format(there, 7));
+        const text = words.checkRow(embedded.checks[k], result) + end;
+        return element("li", { className: passed ? "" : "bad", textContent: text });
+      }),
+    );
+  }
+}
+
+// A colour for each label: its own, or else one that no label here has. Colours that belong to no
+// optimizer are given out first.
+function colorsOf(labels, { colors, palette }, shade) {
+  const taken = labels.map((label) => colors[label]);
+  const own = Object.values(colors);
+  const free = palette.filter((color) => !taken.includes(color));
+  const inOrder = [...free.filter((c) => !own.includes(c)), ...free.filter((c) => own.includes(c))];
+  const given = {};
+  for (const label of labels) given[label] = shade(colors[label] ?? inOrder.shift() ?? palette[0]);
+  return given;
+}
+
+// A colour mixed with white, to be seen on a dark ground.
+function lighter(color) {
+  const parts = [1, 3, 5].map((k) => parseInt(color.slice(k, k + 2), 16));
+  return `rgb(${parts.map((part) => Math.round(0.75 * part + 0.25 * 255)).join(" ")})`;
+}
+
+globalThis.live = new LivePage(JSON.parse(find("data").textContent)); // to look at, in the console
