@@ -5,7 +5,7 @@ import { Recorder } from "./inside.js";
 import { RATES } from "./setting.js";
 import { Training } from "./training.js";
 
-const PIECE = 16; // steps, after which the clock is read
+const PIECE = 512; // samples, after which the clock is read
 
 export class Lab {
   constructor(embedded) {
@@ -22,15 +22,18 @@ export class Lab {
   // From now on train this. What is the same as before stays: it would come out the same.
   set(setting, isAnew = false) {
     const { batchSize, epochs, noise, seed } = setting;
-    this.setting = setting;
+    this.setting = { ...setting }; // as it is now: the page goes on changing its own
     this.shared = JSON.stringify({ batchSize, epochs, noise });
+    this.piece = Math.max(1, Math.floor(PIECE / batchSize));
     const first = this.embedded.seeds.findIndex((one) => one.seed === seed);
     const numbers = Array.from({ length: setting.seeds }, (_, k) => first + k);
     const room = this.embedded.seeds.length;
     const before = isAnew ? [] : this.runs;
+    this.since = performance.now();
     this.runs = setting.optimizers
       .filter(({ isOn }) => isOn)
-      .map((optimizer) => {
+      .map((one) => {
+        const optimizer = { ...one };
         const key = JSON.stringify({ ...optimizer, numbers }) + this.shared;
         const trainings = () => numbers.map((k) => this.training(optimizer, k % room));
         return before.find((run) => run.key === key) ?? { optimizer, key, trainings: trainings() };
@@ -74,23 +77,23 @@ export class Lab {
     return false;
   }
 
-  // A piece of each training that is not at its end; false if there is none.
+  // A piece of the training that is furthest behind; false if all are at their end.
   trainOn() {
-    let went = false;
+    let behind = null;
     for (const { trainings } of this.runs) {
       for (const training of trainings) {
-        const steps = Math.min(PIECE, this.limit - training.t);
-        if (training.isDone || steps <= 0) continue;
-        went = true;
-        training.advance(steps);
-        if (training.isDone) this.trained++;
+        const isOpen = !training.isDone && training.t < this.limit;
+        if (isOpen && !(behind?.t <= training.t)) behind = training;
       }
     }
-    return went;
+    if (!behind) return false;
+    behind.advance(Math.min(this.piece, this.limit - behind.t));
+    if (behind.isDone) this.trained++;
+    return true;
   }
 
   recordOn() {
-    return this.limit === Infinity && (this.recorder?.advance(4 * PIECE) ?? false);
+    return this.limit === Infinity && (this.recorder?.advance(this.piece) ?? false);
   }
 
   // A piece of a training at the next rate of some curve; false if all curves are complete.
@@ -100,8 +103,8 @@ export class Lab {
     if (!open) return false;
     const { others, first, sweep } = open;
     sweep.training ??= this.training({ ...others, lr: RATES[sweep.losses.length] }, first);
-    if (sweep.training.advance(4 * PIECE).isDone) {
-      sweep.losses.push(sweep.training.lossOver(sweep.training.train));
+    if (sweep.training.advance(this.piece).isDone) {
+      sweep.losses.push(sweep.training.end.loss);
       sweep.training = null;
     }
     return true;
@@ -111,8 +114,9 @@ export class Lab {
     return this.runs.every(({ trainings }) => trainings.every(({ isDone }) => isDone));
   }
 
-  // The steps of the longest training: all that come to their end have as many.
+  // The steps of each training.
   get steps() {
-    return Math.max(1, ...this.runs.map(({ trainings: [first] }) => first.steps));
+    const { batchSize, epochs } = this.setting;
+    return epochs * Math.ceil(this.embedded.samples / batchSize);
   }
 }

@@ -25,8 +25,8 @@ export class Net {
       const biases = w + below.length * above.length;
       for (let j = 0; j < above.length; j++) {
         const unit = above[j];
-        setTo(unit, theta[biases + j], n);
-        for (let i = 0; i < below.length; i++) addMultiple(unit, theta[w++], below[i], n);
+        setLine(unit, theta[biases + j], theta[w++], below[0], n);
+        for (let i = 1; i < below.length; i++) addMultiple(unit, theta[w++], below[i], n);
         if (layer < this.sizes.length - 1) this.activation.forward(unit, n);
       }
       w = biases + above.length;
@@ -49,13 +49,15 @@ export class Net {
       const weights = biases - below.length * errors.length;
       for (let j = 0; j < errors.length; j++) g[biases + j] = sum(errors[j], n);
       for (let i = 0; i < below.length; i++) {
-        if (layer > 1) setTo(errorsBelow[i], 0, n);
         for (let j = 0; j < errors.length; j++) {
-          const w = weights + j * below.length + i;
-          g[w] = dot(errors[j], below[i], n);
-          if (layer > 1) addMultiple(errorsBelow[i], theta[w], errors[j], n);
+          g[weights + j * below.length + i] = dot(errors[j], below[i], n);
         }
-        if (layer > 1) this.activation.backward(errorsBelow[i], below[i], n);
+        if (layer === 1) continue; // nobody asks for the errors of the inputs
+        setLine(errorsBelow[i], 0, theta[weights + i], errors[0], n);
+        for (let j = 1; j < errors.length; j++) {
+          addMultiple(errorsBelow[i], theta[weights + j * below.length + i], errors[j], n);
+        }
+        this.activation.backward(errorsBelow[i], below[i], n);
       }
       end = weights;
     }
@@ -144,8 +146,8 @@ function sum(a, n) {
   return first + second + (third + fourth);
 }
 
-function setTo(a, value, n) {
-  for (let s = 0; s < n; s++) a[s] = value; // for a few samples, quicker than a.fill
+function setLine(a, start, factor, b, n) {
+  for (let s = 0; s < n; s++) a[s] = start + factor * b[s];
 }
 
 function addMultiple(a, factor, b, n) {

@@ -4,13 +4,15 @@ import { Chart } from "./chart.js";
 import { DIGITS, check } from "./check.js";
 import { adder, element, format, optimizerCard, sharedControls, slider } from "./controls.js";
 import { Guess, withOtherRates } from "./guess.js";
+import { placesOf } from "./inside.js";
 import { Lab } from "./lab.js";
 import { drawCurves, drawLosses, drawRates, drawRegions, drawWeights } from "./pictures.js";
 import { fromAddress, startOf, toAddress } from "./setting.js";
 import { quartiles, stepsToTarget } from "./statistics.js";
 import { WORDS } from "./words.js";
 
-const FRAME = 11; // milliseconds of a frame in which the lab may work; what is left is for drawing
+const FRAME = 12; // milliseconds of a frame in which the lab may work; what is left is for drawing
+const PATIENCE = 250; // milliseconds for which one waits for curves to be complete; then they grow
 const WATCH = 4; // seconds that a training takes that one watches
 
 const find = (id) => document.getElementById(id);
@@ -70,8 +72,12 @@ class LivePage {
     this.change({ step }, () => this.buildInside());
   }
 
+  get steps() {
+    return this.setting.epochs * Math.ceil(this.embedded.samples / this.setting.batchSize);
+  }
+
   limitedStep(step) {
-    return Math.min(Math.max(1, step), this.lab.steps);
+    return Math.min(Math.max(1, step), this.steps);
   }
 
   // ---------------------------------------------------------------- the setting
@@ -101,9 +107,8 @@ class LivePage {
   }
 
   trainAnew(isAnew) {
-    this.lab.set(this.setting, isAnew);
-    this.lab.limit = this.guess && this.guess.phase === "ask" ? 0 : Infinity;
-    this.isDirty = true;
+    this.isStale = true; // the lab will take the setting in the next frame
+    this.isAnew = isAnew;
     this.wake();
   }
 
@@ -121,34 +126,58 @@ class LivePage {
     this.isAwake = true;
   }
 
+  // What is trained is first trained to its end, so that one sees it, and then what is set by now;
+  // unless it takes too long.
   frame(now) {
+    const { lab } = this;
     this.isAwake = false;
-    if (this.guess?.phase === "watch") this.watch(now);
-    const isMore = this.lab.work(FRAME);
-    this.draw();
-    if (isMore || this.guess?.phase === "watch") this.wake();
+    const isWatching = this.guess?.phase === "watch";
+    if (isWatching && !this.isStale) this.watch(now);
+    if (this.isStale && (lab.isDone || this.isAnew || now - lab.since > PATIENCE)) this.takeSetting();
+    const wasDone = lab.isDone && !this.isDirty;
+    const isMore = lab.work(FRAME);
+    if (wasDone) this.drawRest();
+    else if (lab.isDone || isWatching || this.isHidden || now - lab.since > PATIENCE) this.draw();
+    if (isMore || this.isStale || isWatching) this.wake();
+  }
+
+  takeSetting() {
+    this.lab.set(this.setting, this.isAnew);
+    this.lab.limit = ["ask", "watch"].includes(this.guess?.phase) ? 0 : Infinity;
+    Object.assign(this, { isStale: false, isAnew: false, isDirty: true });
+  }
+
+  get isHidden() {
+    return this.guess?.phase === "ask";
   }
 
   draw() {
-    const { lab, words, setting } = this;
-    const runs = lab.runs;
-    const isHidden = this.guess?.phase === "ask";
+    const { lab, words, setting, isHidden } = this;
     document.body.classList.toggle("is-hidden", isHidden);
+    this.isDirty = !lab.isDone;
     if (!isHidden) {
       const at = setting.inside && this.limitedStep(setting.step);
-      drawLosses(this.charts.losses, runs, this.colors, words, { steps: lab.steps, at });
-      this.drawFits(runs);
-      drawRates(this.charts.rates, lab.sweepsNow, runs, this.colors, words);
-      this.showNumbers(runs);
+      drawLosses(this.charts.losses, lab.runs, this.colors, words, { steps: lab.steps, at });
+      this.drawFits(lab.runs);
+      this.showNumbers(lab.runs);
+    } else {
+      find("table").replaceChildren();
+      find("loss-chart").setAttribute("aria-label", words.hidden);
     }
-    if (setting.inside) this.showInside();
+    this.drawRest();
+  }
+
+  // What goes on when the curves are complete: the loss at other rates, and the inside of a step.
+  drawRest() {
+    const { lab, words } = this;
+    if (!this.isHidden) drawRates(this.charts.rates, lab.sweepsNow, lab.runs, this.colors, words);
+    if (lab.setting.inside) this.showInside();
   }
 
   drawFits(runs) {
-    const first = this.embedded.seeds.findIndex(({ seed }) => seed === this.setting.seed);
-    const data = this.lab.data.get(`${first} ${this.setting.noise}`);
-    if (!runs.length || !data) return;
-    if (this.hasClasses) drawRegions(this.fitCharts, runs, data, this.embedded.palette.map(this.shade));
+    if (!runs.length || (this.hasClasses && runs.length !== this.fitCharts.length)) return;
+    const data = runs[0].trainings[0];
+    if (this.hasClasses) drawRegions(this.fitCharts, runs, data, this.classColors);
     else drawCurves(this.fitCharts[0], runs, data, this.colors);
   }
 
@@ -174,6 +203,7 @@ class LivePage {
 
   buildCards() {
     const { optimizers } = this.setting;
+    this.classColors = this.embedded.palette.slice(0, this.embedded.sizes.at(-1)).map(this.shade);
     this.colors = colorsOf(optimizers.map(({ label }) => label), this.embedded, this.shade);
     const cards = optimizers.map((optimizer) =>
       optimizerCard(optimizer, {
@@ -248,7 +278,7 @@ class LivePage {
     });
     find("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
     const ends = runs.map(({ optimizer, trainings: [first] }) =>
-      first.isDone ? this.words.endsAt(optimizer.label, format(first.lossOver(first.train))) : "",
+      first.isDone ? this.words.endsAt(optimizer.label, format(first.end.loss)) : "",
     );
     find("loss-chart").setAttribute("aria-label", `${this.words.losses}. ${ends.join(", ")}`);
     find("rate-chart").setAttribute("aria-label", this.words.rates);
@@ -262,12 +292,12 @@ class LivePage {
     };
     const loss = (x) => x.toFixed(5);
     const cells = [
-      cell(trainings.map((one) => one.lossOver(one.train)), loss),
-      cell(trainings.map((one) => one.lossOver(one.heldOut)), loss),
+      cell(trainings.map(({ end }) => end.loss), loss),
+      cell(trainings.map(({ end }) => end.heldOutLoss), loss),
     ];
     if (this.hasClasses) {
       const share = (x) => `${(100 * x).toFixed(1)}%`;
-      cells.push(cell(trainings.map((one) => one.accuracyOver(one.heldOut)), share));
+      cells.push(cell(trainings.map(({ end }) => end.accuracy), share));
     }
     const { target } = this.embedded;
     const steps = trainings.map((one) => stepsToTarget(one.history, target, one.stepsPerEpoch));
@@ -279,23 +309,22 @@ class LivePage {
   // ---------------------------------------------------------------- inside a step
 
   buildInside() {
-    const { words, setting, lab } = this;
+    const { words, setting, steps } = this;
     if (!setting.inside) return;
-    const { places } = lab.recorder ?? { places: [] };
+    const places = placesOf(this.embedded.sizes);
     const select = element("select", { name: "of" });
     select.setAttribute("aria-label", words.insideOf);
     for (const { label, isOn } of setting.optimizers) {
       if (isOn) select.append(element("option", { value: label, textContent: label, selected: label === setting.of }));
     }
     select.addEventListener("change", () => this.change({ of: select.value }, () => this.buildInside()));
-    const steps = Array.from({ length: lab.steps }, (_, k) => k + 1);
     const step = slider({
       label: words.step,
       name: "step",
       isWide: true,
-      values: steps,
+      values: Array.from({ length: steps }, (_, k) => k + 1),
       value: this.limitedStep(setting.step),
-      text: (t) => words.stepOf(t, lab.steps),
+      text: (t) => words.stepOf(t, steps),
       onInput: (t) => this.change({ step: t }),
     });
     const weight = slider({
@@ -303,8 +332,8 @@ class LivePage {
       name: "weight",
       isWide: true,
       values: places.map((_, w) => w),
-      value: lab.recorder?.weight ?? 0,
-      text: (w) => (places[w] ? words.place(places[w]) : ""),
+      value: setting.weight,
+      text: (w) => words.place(places[Math.min(w, places.length - 1)]),
       onInput: (w) => this.change({ weight: w }),
     });
     const focused = document.activeElement?.name;
@@ -429,7 +458,7 @@ class LivePage {
     if (share < 1 || !lab.isDone) return;
     const losses = {};
     for (const { optimizer, trainings } of lab.runs) {
-      losses[optimizer.label] = quartiles(trainings.map((one) => one.lossOver(one.train)))[1];
+      losses[optimizer.label] = quartiles(trainings.map(({ end }) => end.loss))[1];
     }
     guess.judge(losses);
     this.buildGuess();

@@ -78,23 +78,22 @@ export function drawCurves(chart, runs, data, colors) {
 // Which class the nets give to each point of the plane, and the data: a panel for each optimizer.
 // Of several seeds it is the class of the highest mean probability.
 export function drawRegions(charts, runs, data, palette) {
-  const { x, y, n } = data.train;
-  const [limits1, limits2] = x.map(rangeOf);
-  const inputs = planeOf(limits1, limits2);
+  const [[from, to], [low, high]] = data.train.x.map(rangeOf);
+  const inputs = planeOf([from, to], [low, high]);
+  const groups = groupsOf(data.train, palette.length);
   charts.forEach((chart, k) => {
-    const [[from, to], [low, high]] = [limits1, limits2];
     chart.axes({ from, to }, { from: low, to: high });
-    const classes = classesOf(runs[k].trainings, inputs);
+    const classes = classesOf(runs[k], inputs);
     chart.inside(() => {
       drawPlane(chart, classes, palette);
-      for (let c = 0; c < palette.length; c++) {
-        const rows = Array.from({ length: n }, (_, s) => s).filter((s) => y[0][s] === c);
-        if (rows.length) {
-          chart.dots(rows.map((s) => x[0][s]), rows.map((s) => x[1][s]), palette[c], 1.3);
-        }
-      }
+      groups.forEach(([x1, x2], c) => chart.dots(x1, x2, palette[c], 1.3));
     });
   });
+}
+
+// The points of each class: their first and their second inputs.
+function groupsOf({ x, y }, n) {
+  return Array.from({ length: n }, (_, c) => x.map((column) => column.filter((_, s) => y[0][s] === c)));
 }
 
 // The points of a grid over the plane, row by row from below.
@@ -106,19 +105,28 @@ function planeOf([left, right], [low, high]) {
   return { x: [across, up], n };
 }
 
-function classesOf(trainings, inputs) {
-  const mean = trainings[0].forwardOver(inputs).outputs.map(() => new Float64Array(inputs.n));
-  for (const training of trainings) {
-    const { outputs } = training.forwardOver(inputs);
-    if (training.diverged) continue;
-    for (let s = 0; s < inputs.n; s++) {
-      const largest = Math.max(...outputs.map((output) => output[s]));
-      const powers = outputs.map((output) => Math.exp(output[s] - largest));
-      const total = powers.reduce((a, b) => a + b);
-      powers.forEach((power, j) => (mean[j][s] += power / total));
+// The classes of all points, computed once for as many steps as the trainings have taken.
+function classesOf(run, inputs) {
+  const steps = run.trainings.reduce((sum, { t }) => sum + t, 0);
+  if (run.classes?.steps !== steps) {
+    const sums = run.trainings[0].forwardOver(inputs).outputs.map(() => new Float64Array(inputs.n));
+    for (const training of run.trainings) {
+      if (!training.diverged) addProbabilities(sums, training.forwardOver(inputs).outputs, inputs.n);
     }
+    const ofEach = new Uint8Array(inputs.n);
+    for (let s = 0; s < inputs.n; s++) ofEach[s] = classOf(sums, s);
+    run.classes = { steps, ofEach };
   }
-  return Uint8Array.from({ length: inputs.n }, (_, s) => classOf(mean, s));
+  return run.classes.ofEach;
+}
+
+function addProbabilities(sums, outputs, n) {
+  for (let s = 0; s < n; s++) {
+    const largest = outputs[classOf(outputs, s)][s];
+    let total = 0;
+    for (let j = 0; j < outputs.length; j++) total += Math.exp(outputs[j][s] - largest);
+    for (let j = 0; j < outputs.length; j++) sums[j][s] += Math.exp(outputs[j][s] - largest) / total;
+  }
 }
 
 function drawPlane(chart, classes, palette) {
@@ -173,7 +181,7 @@ export function drawRates(chart, sweeps, runs, colors, words) {
   }
 }
 
-const endLoss = ({ trainings: [first] }) => (first.isDone ? first.lossOver(first.train) : NaN);
+const endLoss = ({ trainings: [first] }) => (first.isDone ? first.end.loss : NaN);
 
 function finiteParts(values) {
   const parts = [];

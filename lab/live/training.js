@@ -82,6 +82,16 @@ export class Training {
     return Number.isFinite(loss) ? loss : Infinity;
   }
 
+  // The losses after training, and of classes the accuracy; computed once.
+  get end() {
+    this.known ??= {
+      loss: this.lossOver(this.train),
+      heldOutLoss: this.lossOver(this.heldOut),
+      accuracy: this.accuracyOver(this.heldOut),
+    };
+    return this.known;
+  }
+
   // The share of a whole data set that is classified right.
   accuracyOver(data) {
     const { outputs } = this.forwardOver(data);
