@@ -4,18 +4,21 @@ import base64
 import json
 import math
 import random
+import re
 from functools import cache, partial
 
-from lab.live.page import MODULES, Page, encode, script
+from lab.live.page import HERE, MODULES, Page, encode, html, script
 from lab.specs import parse_optimizers
+from lab.statistics import quartiles, steps_to_target
 
 import pytest
 import pytorch_optimizer
 import torch
-from conftest import textbook_training
+from conftest import assert_refused, textbook_training
 from py_mini_racer import MiniRacer
 from torch import optim
 
+import compare_optimizers
 from settings import LR, OPTIMIZERS
 from tasks import TASKS
 
@@ -30,8 +33,9 @@ globalThis.atob = (text) => {
   }
   return result;
 };
+globalThis.performance = { now: () => Date.now() };
 """
-LAST_ENGINE_MODULE = "check"  # those after it need a browser
+WITHOUT_BROWSER = [name for name in MODULES if name not in ("controls", "page")]
 SEEDS = range(81, 84)
 
 
@@ -40,8 +44,7 @@ class Engine:
 
     def __init__(self, content):
         self.context = MiniRacer()
-        modules = MODULES[: MODULES.index(LAST_ENGINE_MODULE) + 1]
-        self.context.eval(f"{BROWSER}{script(modules)}")
+        self.context.eval(f"{BROWSER}{script(WITHOUT_BROWSER)}")
         self.context.eval(f"const embedded = {json.dumps(content)}")
         self.context.eval("const problem = problemOf(embedded)")
 
@@ -59,9 +62,12 @@ class Engine:
 
 @cache
 def page_of(name):
-    page = Page(TASKS[name], parse_optimizers(OPTIMIZERS, LR), SEEDS[0])
-    page.content["checks"] = [*page.checks()]
-    return page
+    return Page(TASKS[name], parse_optimizers(OPTIMIZERS, LR), SEEDS[0])
+
+
+@cache
+def checks_of():
+    return [*page_of("parabola").checks()]
 
 
 @cache
@@ -129,7 +135,7 @@ def hyperparameters_of(rule, names, chance):
 def test_every_optimizer_trains_as_torchs_does(rule):
     engine, chance = engine_of("parabola"), random.Random(rule)
     names = engine(f"Object.keys(RULES.{rule}.hyperparameters)")
-    for number, batch_size in enumerate([32, 1, 8, 100, 1000] * 2):
+    for number, batch_size in enumerate([32, 1, 8, 100, 1000, 16, 250, 64, 32, 999]):
         own, theirs = hyperparameters_of(rule, names, chance)
         seed = number % len(SEEDS)
         assert_same_losses(
@@ -146,7 +152,7 @@ def test_the_page_has_these_optimizers_and_no_others():
 @pytest.mark.parametrize("name", ["sine", "spirals", "deep"])
 def test_other_nets_and_losses_train_as_torchs_do(name):
     adam = {"rule": "Adam", "lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    for batch_size in (32, 7):
+    for batch_size in (32, 97):
         theirs = torchs_losses(name, partial(optim.Adam, lr=0.01), batch_size, seed=1)
         assert_same_losses(engine_of(name).losses(adam, batch_size, seed=1), theirs, batch_size)
 
@@ -215,21 +221,240 @@ def test_the_terms_inside_a_step_end_in_the_step_that_is_taken(rule):
     assert real.abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["parabola", "sine", "spirals", "deep"])
-def test_the_page_finds_that_it_agrees_with_torch(name):
-    results = engine_of(name)("embedded.checks.map((one) => check(embedded, problem, one))")
+def test_the_page_finds_that_it_agrees_with_torch():
+    checks = json.dumps(checks_of())
+    results = engine_of("parabola")(f"{checks}.map((one) => check(embedded, problem, one))")
     assert len(results) == 16
     assert all(result["passed"] for result in results)
-    if name == "parabola":
-        assert all(result["agrees"] == result["steps"] for result in results)
+    assert all(result["agrees"] == result["steps"] for result in results)
 
 
 @pytest.mark.parametrize("number", [0, 7, 15])
 def test_a_wrong_loss_does_not_agree(number):
-    one = page_of("parabola").content["checks"][number]
+    one = checks_of()[number]
     losses = torch.frombuffer(bytearray(base64.b64decode(one["losses"])), dtype=torch.float32)
     losses[9] *= 1.0001
     wrong = one | {"losses": encode(losses, "<f4")}
     result = engine_of("parabola")(f"check(embedded, problem, {json.dumps(wrong)})")
     assert (result["passed"], result["agrees"]) == (False, 9)
     assert result["there"] == pytest.approx(1.0001 * result["here"], rel=1e-5)
+
+
+# ---------------------------------------------------------------- what is not arithmetic
+
+
+def lab(setting="", work="while (lab.work(1000));"):
+    """A lab that has worked, as an expression, with the start's setting and what differs."""
+    return f"""(() => {{
+        const lab = new Lab(embedded);
+        lab.set({{ ...startOf(embedded), {setting} }});
+        {work}
+        return lab;
+    }})()"""
+
+
+def test_the_curve_of_rates_has_the_losses_of_trainings_at_these_rates():
+    engine = engine_of("parabola")
+    rates, sweeps = (
+        engine("RATES"),
+        engine(f"{lab('epochs: 2')}.sweepsNow.map((it) => it.sweep.losses)"),
+    )
+    assert len(rates) == 25
+    assert [len(losses) for losses in sweeps] == [25] * 4
+    task = TASKS["parabola"]
+    train, _ = task.make_data(SEEDS[0])
+    for k in (8, 14):
+        adam = partial(optim.Adam, lr=rates[k], betas=(0.9, 0.99))
+        _, net = textbook_training(train, task.make_net, adam, task.loss, SEEDS[0], 2, 32)
+        loss = task.loss(net(train.tensors[0]), train.tensors[1]).item()
+        assert sweeps[3][k] == pytest.approx(loss, rel=1e-4)
+    assert sweeps[0][-1] is None  # SGD diverges at 10
+
+
+def test_many_seeds_train_each_as_alone():
+    engine = engine_of("parabola")
+    runs = f"{lab('seeds: 3, epochs: 1')}.runs"
+    ours = engine(f"{runs}[3].trainings.map(({{ history }}) => Array.from(history))")
+    for seed, losses in enumerate(ours):
+        adam = partial(optim.Adam, lr=0.01, betas=(0.9, 0.99))
+        assert_same_losses(losses, torchs_losses("parabola", adam, 32, seed=seed), 32)
+
+
+def test_work_goes_by_pieces_and_what_stays_the_same_is_not_trained_again():
+    engine = engine_of("parabola")
+    assert engine(f"{lab(work='lab.work(-1);')}.runs.map((run) => run.trainings[0].t)") == [
+        16,
+        0,
+        0,
+        0,
+    ]
+    kept, anew = engine(f"""(() => {{
+        const lab = {lab()};
+        const before = lab.runs.map(({{ trainings }}) => trainings[0]);
+        const setting = startOf(embedded);
+        setting.optimizers[1].lr = 0.02;
+        lab.set(setting);
+        const kept = lab.runs.map(({{ trainings }}, k) => trainings[0] === before[k]);
+        lab.set(setting, true);
+        return [kept, lab.runs.map(({{ trainings }}, k) => trainings[0] === before[k])];
+    }})()""")
+    assert (kept, anew) == ([True, False, True, True], [False] * 4)
+
+
+def test_every_setting_comes_back_from_its_address():
+    engine, chance = engine_of("parabola"), random.Random(1)
+    for _ in range(40):
+        optimizers = []
+        for rule in chance.choices(list(TORCHS), k=chance.randint(1, 6)):
+            names = engine(f"Object.keys(RULES.{rule}.hyperparameters)")
+            own, _ = hyperparameters_of(rule, names, chance)
+            label = f"{rule} {len(optimizers)} = (&#%ü"
+            is_on = chance.random() < 0.7
+            optimizers.append({"label": label, "rule": rule, **own, "isOn": is_on})
+        setting = engine("startOf(embedded)") | {
+            "optimizers": optimizers,
+            "of": optimizers[-1]["label"],
+            "batchSize": chance.randint(1, 1000),
+            "epochs": chance.randint(1, 24),
+            "noise": chance.choice([0, 0.25]),
+            "seeds": chance.randint(1, 10),
+            "inside": chance.random() < 0.5,
+            "weight": chance.randint(0, 60),
+        }
+        address = engine(f"toAddress({json.dumps(setting)}, embedded)")
+        assert engine(f"fromAddress({json.dumps('#' + address)}, embedded)") == setting
+    assert engine("toAddress(startOf(embedded), embedded)") == ""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#",
+        "#o=Adam",
+        "#o=Adam(lr=0)",
+        "#o=Adam(lr=1e999)",
+        "#o=Adam(beta1=1)",
+        "#o=Adam(rho=1)",
+        "#o=toString(lr=1)",
+        "#batch=0&epochs=99&noise=-1&seed=5&seeds=11&step=0",
+        "#batch=1.5&epochs=&seeds=x",
+        "#%",
+        "#of=Nobody",
+    ],
+)
+def test_what_an_address_cannot_say_is_as_at_the_start(address):
+    engine = engine_of("parabola")
+    assert engine(f"fromAddress({json.dumps(address)}, embedded)") == engine("startOf(embedded)")
+
+
+def test_medians_and_steps_to_the_target_are_those_of_the_table():
+    engine, chance = engine_of("parabola"), random.Random(2)
+    for n in (1, 2, 3, 10):
+        values = [chance.choice([chance.random(), math.inf]) for _ in range(n)]
+        text = json.dumps(values).replace("Infinity", "1 / 0")
+        theirs = pytest.approx(quartiles(torch.tensor(values)).tolist())
+        for ours in (f"quartiles({text})", f"bandOf({text}.map((x) => [x]), 1).map(([x]) => x)"):
+            assert [math.inf if x is None else x for x in engine(ours)] == theirs
+    losses = [chance.random() / (1 + k / 20) for k in range(400)]
+    for target in (0.3, 0.1, 0.0):
+        steps = engine(f"stepsToTarget({losses}, {target}, 32)")
+        assert (steps or math.inf) == steps_to_target(losses, target, 32)
+
+
+def test_a_guess_is_judged_by_pairs():
+    judged = engine_of("parabola")("""(() => {
+        const guess = new Guess();
+        const results = [];
+        for (const order of [["a", "b", "c"], ["b", "a", "c"], ["c", "b", "a"]]) {
+          guess.ask();
+          order.forEach((label) => guess.choose(label));
+          guess.judge({ a: 0.01, b: 0.0102, c: Infinity });
+          results.push([guess.pairs.right, guess.right, guess.asked]);
+        }
+        return results;
+    })()""")
+    assert judged == [[3, 1, 1], [3, 2, 2], [1, 2, 3]]  # a and b are as good as equal
+
+
+def test_both_languages_say_the_same_things_and_the_page_uses_each():
+    text = script()
+    english, chinese = engine_of("parabola")("[WORDS.en, WORDS.zh].map((it) => Object.keys(it))")
+    assert english == chinese
+    template = (HERE / "template.html").read_text(encoding="utf-8")
+    hyperparameters = engine_of("parabola")("Object.keys(VALUES)")
+    for name in english:
+        used = rf'words\.{name}\b|data-word="{name}"|own\("{name}"|\b{name}\b.*= this\.words;'
+        assert name in hyperparameters or re.search(used, text + template), name
+
+
+# ---------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize("name", ["parabola", "sine", "spirals", "deep"])
+def test_the_file_is_not_too_large(name):
+    page = page_of(name)
+    assert len(html(page.content).encode()) + page.size_of_checks() <= 400_000
+    assert len(page.content["seeds"]) >= (10 if name == "parabola" else 3)
+    assert len(json.dumps(checks_of())) <= page_of("parabola").size_of_checks()
+
+
+def test_the_page_fetches_nothing():
+    text = re.sub(
+        r'<script type="application/json".*?</script>', "", html(page_of("parabola").content)
+    )
+    assert not re.search(r"https?://|\bfetch\(|XMLHttpRequest|@import|\bsrc=|url\(", text)
+
+
+def test_the_command_line_saves_it(workdir, capsys):
+    words = [
+        "--live",
+        "page.html",
+        "--no-show",
+        "--epochs",
+        "1",
+        "--optimizers",
+        "Adam",
+        "x</script>=SGD",
+    ]
+    assert compare_optimizers.main(words) == 0
+    assert "\nsaved page.html\n" in capsys.readouterr().out
+    text = (workdir / "page.html").read_text(encoding="utf-8")
+    assert text.count("</script>") == 2
+    assert {path.name for path in workdir.iterdir()} == {"page.html", "compare_optimizers.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optimizers", "Adam", "Rprop"], "--live trains SGD, Adagrad, RMSprop, Adam, AdamW"),
+        (["--optimizers", "Adam(amsgrad=True)"], "--live has no 'amsgrad'"),
+        (["--optimizers", "SGD + StepLR(step_size=3)"], "--live has no schedules"),
+        (["--optimizers", "optimizers.Adam"], "and not optimizers.Adam(lr=0.01)"),
+        (["--task", "terrain"], "--live draws a curve of one input, or regions"),
+        (["--task", "scales"], "--live draws a curve of one input, or regions"),
+        (
+            ["--task", "parabola(samples=30000)"],
+            "a page for 30000 samples, 12 epochs, 1 seeds has more",
+        ),
+        (["--seeds", "11"], "--live has room for 10 seeds, not for 11"),
+        (["--task", "homework.other_loss"], "--live has mse_loss for a curve"),
+        (["--task", "homework.other_net"], "--live trains dense nets with relu or tanh"),
+        (["--live", "page.png"], "'page.png' is no .html"),
+    ],
+)
+def test_what_the_page_cannot_train_is_refused_before_training(
+    words, message, homework, workdir, capsys
+):
+    homework(
+        """
+from dataclasses import replace
+from torch import nn
+from tasks import TASKS
+
+other_loss = replace(TASKS["parabola"], loss=nn.functional.l1_loss)
+make_net = lambda: nn.Sequential(nn.Linear(1, 4), nn.Sigmoid(), nn.Linear(4, 1))
+other_net = replace(TASKS["parabola"], make_net=make_net)
+"""
+    )
+    words = ["--no-show", *([] if "--live" in words else ["--live", "page.html"]), *words]
+    assert_refused(compare_optimizers.main, words, message, workdir, capsys)

@@ -277,6 +277,11 @@ class LivePage {
       return row;
     });
     find("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+    runs.forEach(({ optimizer: { label, lr }, trainings }, k) => {
+      const end = trainings.some(({ diverged }) => diverged) ? ` (${this.words.diverged})` : "";
+      const item = find("legend").children[k];
+      if (item) item.textContent = `${label}, lr=${lr}${end}`;
+    });
     const ends = runs.map(({ optimizer, trainings: [first] }) =>
       first.isDone ? this.words.endsAt(optimizer.label, format(first.end.loss)) : "",
     );

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +116,27 @@ class Page:
         self.leave_out_seeds(at_least=seeds)
 
     def leave_out_seeds(self, at_least: int) -> None:
-        """Leave out the last seeds until the file is not too large."""
+        """Leave out the last seeds, so that the file is not too large."""
         seeds = self.content["seeds"]
-        while (size := len(html(self.content)) + self.size_of_checks()) > MOST_BYTES:
-            if len(seeds) == at_least:
-                sizes = f"{size // 1000} kB, and {MOST_BYTES // 1000} are its limit"
-                raise ValueError(
-                    f"--live: the page would have {sizes}; take fewer samples or epochs"
-                )
-            del seeds[-1], self.trainings[-1]
+        size = len(html({**self.content, "seeds": []}).encode()) + self.size_of_checks()
+        sizes = accumulate((len(json.dumps(seed)) for seed in seeds), initial=size)
+        fitting = sum(size <= MOST_BYTES for size in sizes) - 1
+        if fitting < at_least:
+            raise ValueError(
+                f"--live: a page for {self.describe(at_least)} has more than its limit, "
+                f"{MOST_BYTES // 1000} kB"
+            )
+        del seeds[fitting:], self.trainings[fitting:]
+
+    def describe(self, seeds: int) -> str:
+        counts = {"samples": self.content["samples"], "epochs": self.task.epochs, "seeds": seeds}
+        return ", ".join(f"{count} {name}" for name, count in counts.items())
 
     def size_of_checks(self) -> int:
         """Return about how many bytes the losses will have that are not there yet."""
-        steps = [self.task.epochs * self.steps_per_epoch(self.task.batch_size)] * len(
-            self.optimizers
-        ) + [self.steps_per_epoch(batch_size) for _, batch_size in CHECKS]
+        of_start = self.task.epochs * self.steps_per_epoch(self.task.batch_size)
+        steps = [of_start for _ in self.optimizers]
+        steps += [self.steps_per_epoch(batch_size) for _, batch_size in CHECKS]
         return sum(300 + len(encode(torch.zeros(n), "<f4")) for n in steps)
 
     def steps_per_epoch(self, batch_size: int) -> int:

@@ -78,7 +78,7 @@ export function toAddress(setting, embedded) {
 
 function optimizerText({ label, rule, isOn, ...hyperparameters }) {
   const values = Object.entries(hyperparameters).map(([name, value]) => `${name}=${value}`);
-  const name = label === rule ? rule : `${encodeURIComponent(label)}=${rule}`;
+  const name = label === rule ? rule : `${encoded(label)}=${rule}`;
   return `${isOn ? "" : "-"}${name}(${values.join(",")})`;
 }
 
@@ -117,6 +117,12 @@ function optimizerOf(text) {
     hyperparameters[name] = Number(value);
   }
   return { label: decoded(label ?? rule), rule, ...hyperparameters, isOn: !off };
+}
+
+// A label without any sign that means something here.
+function encoded(label) {
+  const code = (sign) => `%${sign.charCodeAt(0).toString(16)}`;
+  return encodeURIComponent(label).replace(/[()-]/g, code);
 }
 
 function decoded(text) {
