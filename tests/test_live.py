@@ -458,3 +458,54 @@ other_net = replace(TASKS["parabola"], make_net=make_net)
     )
     words = ["--no-show", *([] if "--live" in words else ["--live", "page.html"]), *words]
     assert_refused(compare_optimizers.main, words, message, workdir, capsys)
+
+
+# ---------------------------------------------------------------- the pages for teachers
+
+DOCS = HERE.parents[1] / "docs"
+
+
+def addresses(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    return re.findall(r"page\.html(#[^()]*(?:\([^()]*\)[^()]*)*)\)", text)
+
+
+def ends(address):
+    """Return label, loss after training, and steps to the target of each optimizer."""
+    return engine_of("parabola")(f"""(() => {{
+        const lab = new Lab(embedded);
+        lab.set(fromAddress({json.dumps(address)}, embedded));
+        while (lab.trainOn());
+        return lab.runs.map(({{ trainings }}) => [
+          quartiles(trainings.map(({{ end }}) => end.loss))[1],
+          stepsToTarget(trainings[0].history, embedded.target, trainings[0].stepsPerEpoch),
+        ]);
+    }})()""")
+
+
+def test_the_links_of_docs_are_settings():
+    engine = engine_of("parabola")
+    assert addresses("live.md") == addresses("live.zh-CN.md")
+    assert len(addresses("live.md")) == 7
+    for address in addresses("live.md"):
+        setting = f"fromAddress({json.dumps(address)}, embedded)"
+        again = engine(f"toAddress({setting}, embedded)")
+        assert sorted(again.split("&")) == sorted(address[1:].split("&"))
+
+
+def test_what_docs_say_of_these_settings_is_so():
+    _, rates, momentum, inside, one, _, clean = addresses("live.md")
+    start = ends("#")
+    assert all(0.0105 < loss < 0.012 for loss, _ in ends(rates))
+    assert start[0][0] == pytest.approx(5 * start[3][0], rel=0.05)
+    assert [steps for _, steps in ends(momentum)] == [121, 121]
+    assert min(loss for loss, _ in ends(one)) > 0.05
+    assert ends(clean)[3][0] == pytest.approx(1e-4, rel=0.5)
+    first, later = engine_of("parabola")(f"""(() => {{
+        const lab = new Lab(embedded);
+        lab.set(fromAddress("{inside}", embedded));
+        while (lab.work(1000));
+        return [1, 40].map((t) => lab.recorder.steps[t - 1][0].terms.step);
+    }})()""")
+    assert abs(first) == pytest.approx(0.01, rel=1e-5)
+    assert abs(later) == pytest.approx(0.01 / 3, rel=0.2)

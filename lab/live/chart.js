@@ -24,7 +24,7 @@ export class Chart {
     pen.lineJoin = "round";
     Object.assign(this, { x, y, size });
 
-    const ticks = { x: ticksOf(x, width / (6 * size)), y: ticksOf(y, height / (3 * size)) };
+    const ticks = { x: ticksOf(x, width / (7.5 * size)), y: ticksOf(y, height / (3 * size)) };
     const widest = Math.max(0, ...ticks.y.map((tick) => pen.measureText(tick.text).width));
     this.left = Math.ceil(widest + (y.label ? 2.4 : 0.7) * size);
     this.right = width - Math.ceil(0.9 * size);

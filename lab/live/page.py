@@ -315,11 +315,11 @@ def with_noise(task: Task, noise: float) -> Task:
 
 
 def on_the_cpu(training: Training) -> Training:
-    data = (
-        TensorDataset(*(tensor.cpu() for tensor in dataset.tensors))
-        for dataset in (training.dataset, training.held_out)
+    dataset, held_out = (
+        TensorDataset(*(tensor.cpu() for tensor in part.tensors))
+        for part in (training.dataset, training.held_out)
     )
-    return Training(training.seed, *data)
+    return Training(training.seed, dataset, held_out)
 
 
 def encode(tensor: Tensor, kind: str) -> str:

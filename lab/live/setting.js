@@ -3,7 +3,8 @@
 //     #batch=8&epochs=20&seeds=10&o=SGD(lr=0.1)&o=big=Adam(lr=0.3,beta1=0.9)&o=-RMSprop(lr=0.01)
 //
 // An optimizer is LABEL=RULE(hyperparameter=value,...), as on the command line; with a minus before
-// it, it is there and switched off. What is not said is as the page starts.
+// it, it is there and switched off. A hyperparameter that is not said is PyTorch's own; all else, as the
+// page starts.
 
 import { RULES } from "./optimizers.js";
 
@@ -77,7 +78,8 @@ export function toAddress(setting, embedded) {
 }
 
 function optimizerText({ label, rule, isOn, ...hyperparameters }) {
-  const values = Object.entries(hyperparameters).map(([name, value]) => `${name}=${value}`);
+  const isSaid = ([name, value]) => name === "lr" || value !== RULES[rule].hyperparameters[name];
+  const values = Object.entries(hyperparameters).filter(isSaid).map((pair) => pair.join("="));
   const name = label === rule ? rule : `${encoded(label)}=${rule}`;
   return `${isOn ? "" : "-"}${name}(${values.join(",")})`;
 }
