@@ -114,21 +114,19 @@ export const RULES = {
 
   Lion: {
     hyperparameters: { lr: 0.001, beta1: 0.9, beta2: 0.99, weight_decay: 0 },
-    memory: ["m"],
+    memory: ["m", "c"],
     decoupled: true,
     formula:
-      "θ ← θ − lr·weight_decay·θ,  θ ← θ − lr·sign(β1·m + (1 − β1)·g),  m ← β2·m + (1 − β2)·g",
-    update(theta, g, { m }, { lr, beta1, beta2 }) {
+      "θ ← θ − lr·weight_decay·θ,  c = β1·m + (1 − β1)·g,  θ ← θ − lr·sign(c),  " +
+      "m ← β2·m + (1 − β2)·g",
+    update(theta, g, { m, c }, { lr, beta1, beta2 }) {
       for (let i = 0; i < theta.length; i++) {
-        theta[i] -= lr * Math.sign(beta1 * m[i] + (1 - beta1) * g[i]);
+        c[i] = beta1 * m[i] + (1 - beta1) * g[i];
+        theta[i] -= lr * Math.sign(c[i]);
         m[i] = beta2 * m[i] + (1 - beta2) * g[i];
       }
     },
-    inside(g, { m }, { lr, beta1, beta2 }) {
-      const before = (m - (1 - beta2) * g) / beta2; // m has moved on already
-      const mixed = beta1 * before + (1 - beta1) * g;
-      return { g, m, "β1·m + (1 − β1)·g": mixed, step: -lr * Math.sign(mixed) };
-    },
+    inside: (g, { m, c }, { lr }) => ({ g, m, c, "sign(c)": Math.sign(c), step: -lr * Math.sign(c) }),
   },
 };
 

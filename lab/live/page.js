@@ -302,7 +302,7 @@ class LivePage {
     ];
     if (this.hasClasses) {
       const share = (x) => `${(100 * x).toFixed(1)}%`;
-      cells.push(cell(trainings.map(({ end }) => end.accuracy), share));
+      cells.push(cell(trainings.map(({ accuracy }) => accuracy), share));
     }
     const { target } = this.embedded;
     const steps = trainings.map((one) => stepsToTarget(one.history, target, one.stepsPerEpoch));

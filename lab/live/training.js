@@ -82,22 +82,17 @@ export class Training {
     return Number.isFinite(loss) ? loss : Infinity;
   }
 
-  // The losses after training, and of classes the accuracy; computed once.
+  // The losses after training, computed once.
   get end() {
-    this.known ??= {
-      loss: this.lossOver(this.train),
-      heldOutLoss: this.lossOver(this.heldOut),
-      accuracy: this.accuracyOver(this.heldOut),
-    };
+    this.known ??= { loss: this.lossOver(this.train), heldOutLoss: this.lossOver(this.heldOut) };
     return this.known;
   }
 
-  // The share of a whole data set that is classified right.
-  accuracyOver(data) {
-    const { outputs } = this.forwardOver(data);
-    let right = 0;
-    for (let s = 0; s < data.n; s++) right += classOf(outputs, s) === data.y[0][s];
-    return right / data.n;
+  // The share of the held-out set that is classified right.
+  get accuracy() {
+    const { outputs } = this.forwardOver(this.heldOut);
+    const classes = this.heldOut.y[0];
+    return classes.reduce((right, own, s) => right + (classOf(outputs, s) === own), 0) / classes.length;
   }
 }
 
