@@ -11,14 +11,19 @@ export class Chart {
     const { canvas, pen } = this;
     const sharpness = globalThis.devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (canvas.width !== Math.round(width * sharpness)) canvas.width = Math.round(width * sharpness);
-    if (canvas.height !== Math.round(height * sharpness)) canvas.height = Math.round(height * sharpness);
+    if (canvas.width !== Math.round(width * sharpness))
+      canvas.width = Math.round(width * sharpness);
+    if (canvas.height !== Math.round(height * sharpness))
+      canvas.height = Math.round(height * sharpness);
     pen.setTransform(sharpness, 0, 0, sharpness, 0, 0);
     pen.clearRect(0, 0, width, height);
     const style = getComputedStyle(canvas);
     const size = parseFloat(style.fontSize);
     this.colors = Object.fromEntries(
-      ["ink", "soft", "grid", "faint", "ground"].map((name) => [name, style.getPropertyValue(`--${name}`)]),
+      ["ink", "soft", "grid", "faint", "ground"].map((name) => [
+        name,
+        style.getPropertyValue(`--${name}`),
+      ]),
     );
     pen.font = `${size}px ${style.fontFamily}`;
     pen.lineJoin = "round";
@@ -40,15 +45,25 @@ export class Chart {
     pen.fillStyle = colors.soft;
     for (const { value, text } of ticks.x) {
       const at = Math.round(this.placeX(value)) + 0.5;
-      this.stroke(colors.grid, [[at, top], [at, bottom]]);
+      this.stroke(colors.grid, [
+        [at, top],
+        [at, bottom],
+      ]);
       this.write(text, at, bottom + 0.45 * size, "center", "top");
     }
     for (const { value, text } of ticks.y) {
       const at = Math.round(this.placeY(value)) + 0.5;
-      this.stroke(colors.grid, [[left, at], [right, at]]);
+      this.stroke(colors.grid, [
+        [left, at],
+        [right, at],
+      ]);
       this.write(text, left - 0.5 * size, at, "right", "middle");
     }
-    this.stroke(colors.soft, [[left + 0.5, top], [left + 0.5, bottom + 0.5], [right, bottom + 0.5]]);
+    this.stroke(colors.soft, [
+      [left + 0.5, top],
+      [left + 0.5, bottom + 0.5],
+      [right, bottom + 0.5],
+    ]);
   }
 
   drawLabels(width, height) {
@@ -139,7 +154,10 @@ export class Chart {
     pen.globalAlpha = 0.2;
     pen.beginPath();
     for (const [x, y] of below) pen.lineTo(x, y);
-    for (const [x, y] of this.points(xs.slice(0, below.length), above.slice(0, below.length)).reverse()) {
+    for (const [x, y] of this.points(
+      xs.slice(0, below.length),
+      above.slice(0, below.length),
+    ).reverse()) {
       pen.lineTo(x, y);
     }
     pen.fill();
@@ -171,8 +189,14 @@ export class Chart {
       pen.stroke();
     } else {
       const top = this.top + radius;
-      this.stroke(color, [[at - radius, top - radius], [at + radius, top + radius]]);
-      this.stroke(color, [[at - radius, top + radius], [at + radius, top - radius]]);
+      this.stroke(color, [
+        [at - radius, top - radius],
+        [at + radius, top + radius],
+      ]);
+      this.stroke(color, [
+        [at - radius, top + radius],
+        [at + radius, top - radius],
+      ]);
     }
   }
 }
@@ -191,7 +215,10 @@ function linearTicks(from, to, count) {
   const rough = (to - from) / Math.max(2, count);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (Math.abs(step / power - 2.5) < 1e-9));
+  const digits = Math.max(
+    0,
+    -Math.floor(Math.log10(step) + 1e-9) + (Math.abs(step / power - 2.5) < 1e-9),
+  );
   const ticks = [];
   for (let k = Math.ceil(from / step - 1e-9); k * step <= to * (1 + 1e-9); k++) {
     ticks.push({ value: k * step, text: (k * step).toFixed(digits).replace("-", "−") });

@@ -15,7 +15,9 @@ export function element(tag, properties = {}, ...children) {
 export function format(value, digits = 3) {
   if (!Number.isFinite(value)) return "∞";
   const text = String(Number(value.toPrecision(digits)));
-  return text.replace(/e([+-])(\d+)/, (_, sign, power) => `·10${sign === "-" ? "⁻" : ""}${raised(power)}`).replace(/^-/, "−");
+  return text
+    .replace(/e([+-])(\d+)/, (_, sign, power) => `·10${sign === "-" ? "⁻" : ""}${raised(power)}`)
+    .replace(/^-/, "−");
 }
 
 const raised = (digits) => Array.from(digits, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
@@ -41,16 +43,30 @@ export function slider({ label, name, values, value, text = format, isWide = fal
 }
 
 // A card: on or off, away with it, and a slider for each hyperparameter.
-export function optimizerCard(optimizer, { words, color, isOpen, isLast, onChange, onRemove, onOpen }) {
+export function optimizerCard(
+  optimizer,
+  { words, color, isOpen, isLast, onChange, onRemove, onOpen },
+) {
   const { label, rule } = optimizer;
-  const change = (name, value) => onChange({ ...optimizer, ...Object.assign(optimizer, { [name]: value }) });
+  const change = (name, value) =>
+    onChange({ ...optimizer, ...Object.assign(optimizer, { [name]: value }) });
   const toggle = element("input", { type: "checkbox", checked: optimizer.isOn });
   toggle.setAttribute("aria-label", words.isOn(label));
   toggle.addEventListener("change", () => change("isOn", toggle.checked));
-  const remove = element("button", { type: "button", className: "remove", textContent: "×", disabled: isLast });
+  const remove = element("button", {
+    type: "button",
+    className: "remove",
+    textContent: "×",
+    disabled: isLast,
+  });
   remove.setAttribute("aria-label", words.remove(label));
   remove.addEventListener("click", onRemove);
-  const head = element("header", {}, element("label", {}, toggle, element("b", { textContent: label })), remove);
+  const head = element(
+    "header",
+    {},
+    element("label", {}, toggle, element("b", { textContent: label })),
+    remove,
+  );
   const card = element("fieldset", { className: "card" }, head);
   card.style.setProperty("--own", color);
   card.setAttribute("aria-label", label);
@@ -66,7 +82,11 @@ export function optimizerCard(optimizer, { words, color, isOpen, isLast, onChang
       onInput: (value) => change(name, value),
     }),
   ]);
-  const hidden = element("details", { open: isOpen }, element("summary", { textContent: words.more }));
+  const hidden = element(
+    "details",
+    { open: isOpen },
+    element("summary", { textContent: words.more }),
+  );
   hidden.addEventListener("toggle", () => onOpen(hidden.open));
   for (const [name, made] of sliders) (BEHIND_MORE.includes(name) ? hidden : card).append(made);
   card.append(hidden);
@@ -78,7 +98,8 @@ export function adder(words, optimizers, onAdd) {
   const select = element("select", { name: "add" });
   select.setAttribute("aria-label", words.addLabel);
   select.append(element("option", { value: "", textContent: words.add }));
-  for (const rule of Object.keys(RULES)) select.append(element("option", { value: rule, textContent: rule }));
+  for (const rule of Object.keys(RULES))
+    select.append(element("option", { value: rule, textContent: rule }));
   select.addEventListener("change", () => {
     if (select.value) onAdd(another(select.value, optimizers));
   });
@@ -92,14 +113,41 @@ export function sharedControls(setting, embedded, words, onChange) {
   for (let size = 1; size < samples; size *= 2) sizes.push(size);
   const whole = (value) => (value >= samples ? words.all(samples) : String(value));
   const own = (name, values, text = String) =>
-    slider({ label: words[name], name, values, value: setting[name], text, onInput: (value) => onChange({ [name]: value }) });
+    slider({
+      label: words[name],
+      name,
+      values,
+      value: setting[name],
+      text,
+      onInput: (value) => onChange({ [name]: value }),
+    });
   const many = element("input", { type: "checkbox", name: "seeds", checked: setting.seeds > 1 });
   many.addEventListener("change", () => onChange({ seeds: many.checked ? seeds.length : 1 }));
   return [
     own("batchSize", [...sizes, samples], whole),
-    own("epochs", Array.from({ length: epochs }, (_, k) => k + 1)),
-    ...(noise === null ? [] : [own("noise", Array.from({ length: 51 }, (_, k) => k / 100), format)]),
-    ...(seeds.length > 1 ? [own("seed", seeds.map(({ seed }) => seed))] : []),
-    ...(seeds.length > 1 ? [element("label", { className: "switch" }, many, words.seeds(seeds.length))] : []),
+    own(
+      "epochs",
+      Array.from({ length: epochs }, (_, k) => k + 1),
+    ),
+    ...(noise === null
+      ? []
+      : [
+          own(
+            "noise",
+            Array.from({ length: 51 }, (_, k) => k / 100),
+            format,
+          ),
+        ]),
+    ...(seeds.length > 1
+      ? [
+          own(
+            "seed",
+            seeds.map(({ seed }) => seed),
+          ),
+        ]
+      : []),
+    ...(seeds.length > 1
+      ? [element("label", { className: "switch" }, many, words.seeds(seeds.length))]
+      : []),
   ];
 }

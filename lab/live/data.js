@@ -15,7 +15,9 @@ export function problemOf({ sizes, activation, loss, order }) {
 export function dataOf(embedded, seed, noise) {
   const { index, columns, noisy, weights } = embedded.seeds[seed];
   const clean = index
-    ? embedded.tables.map((table) => rowsOf(decode(table, Float32Array), decode(index, Uint16Array)))
+    ? embedded.tables.map((table) =>
+        rowsOf(decode(table, Float32Array), decode(index, Uint16Array)),
+      )
     : columns.map((column) => decode(column, Float32Array));
   const all = clean.map((column, i) =>
     noisy[i] ? withNoise(column, decode(noisy[i], Float32Array), noise / embedded.noise) : column,

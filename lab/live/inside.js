@@ -64,6 +64,8 @@ export function placesOf(sizes) {
 export function unitOf(places, weight) {
   const { layer, unit } = places[weight];
   const all = places.map((_, w) => w);
-  const others = all.filter((w) => w !== weight && places[w].layer === layer && places[w].unit === unit);
+  const others = all.filter(
+    (w) => w !== weight && places[w].layer === layer && places[w].unit === unit,
+  );
   return [weight, ...others].slice(0, 9);
 }

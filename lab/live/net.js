@@ -123,7 +123,11 @@ const LOSSES = {
 // Sums over n samples go in four parts, which a processor adds at the same time.
 
 function dot(a, b, n) {
-  let first = 0, second = 0, third = 0, fourth = 0, s = 0;
+  let first = 0,
+    second = 0,
+    third = 0,
+    fourth = 0,
+    s = 0;
   for (; s + 3 < n; s += 4) {
     first += a[s] * b[s];
     second += a[s + 1] * b[s + 1];
@@ -135,7 +139,11 @@ function dot(a, b, n) {
 }
 
 function sum(a, n) {
-  let first = 0, second = 0, third = 0, fourth = 0, s = 0;
+  let first = 0,
+    second = 0,
+    third = 0,
+    fourth = 0,
+    s = 0;
   for (; s + 3 < n; s += 4) {
     first += a[s];
     second += a[s + 1];

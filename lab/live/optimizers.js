@@ -126,7 +126,13 @@ export const RULES = {
         m[i] = beta2 * m[i] + (1 - beta2) * g[i];
       }
     },
-    inside: (g, { m, c }, { lr }) => ({ g, m, c, "sign(c)": Math.sign(c), step: -lr * Math.sign(c) }),
+    inside: (g, { m, c }, { lr }) => ({
+      g,
+      m,
+      c,
+      "sign(c)": Math.sign(c),
+      step: -lr * Math.sign(c),
+    }),
   },
 };
 

@@ -1,5 +1,6 @@
 // The page itself: what is set goes to the lab, and what the lab has trained is drawn.
 
+import { chosenWeight, formulaOf, othersOfUnit } from "./bars.js";
 import { Chart } from "./chart.js";
 import { DIGITS, check } from "./check.js";
 import { adder, element, format, optimizerCard, sharedControls, slider } from "./controls.js";
@@ -8,7 +9,8 @@ import { placesOf } from "./inside.js";
 import { Lab } from "./lab.js";
 import { drawCurves, drawLosses, drawRates, drawRegions, drawWeights } from "./pictures.js";
 import { fromAddress, startOf, toAddress } from "./setting.js";
-import { quartiles, stepsToTarget } from "./statistics.js";
+import { quartiles } from "./statistics.js";
+import { tableOf } from "./table.js";
 import { WORDS } from "./words.js";
 
 const FRAME = 12; // milliseconds of a frame in which the lab may work; what is left is for drawing
@@ -50,7 +52,8 @@ class LivePage {
     });
     find("weights").addEventListener("click", ({ offsetX, offsetY }) => {
       const weight = this.boxes.findIndex(
-        ({ x, y, w, h }) => offsetX >= x && offsetX < x + w + 3 && offsetY >= y && offsetY < y + h + 3,
+        ({ x, y, w, h }) =>
+          offsetX >= x && offsetX < x + w + 3 && offsetY >= y && offsetY < y + h + 3,
       );
       if (weight >= 0) this.change({ weight }, () => this.buildInside());
     });
@@ -65,8 +68,9 @@ class LivePage {
   // The arrow keys go from step to step, where they have nothing else to do.
   pressed(event) {
     const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const isFree = !event.target.closest?.("input, select, textarea");
-    if (!direction || !isFree || !this.setting.inside || event.altKey || event.metaKey || event.ctrlKey) return;
+    const isTaken = event.target.closest?.("input, select");
+    const isOther = event.altKey || event.ctrlKey || event.metaKey;
+    if (!direction || isTaken || isOther || !this.setting.inside) return;
     event.preventDefault();
     const step = this.limitedStep(this.limitedStep(this.setting.step) + direction);
     this.change({ step }, () => this.buildInside());
@@ -133,7 +137,8 @@ class LivePage {
     this.isAwake = false;
     const isWatching = this.guess?.phase === "watch";
     if (isWatching && !this.isStale) this.watch(now);
-    if (this.isStale && (lab.isDone || this.isAnew || now - lab.since > PATIENCE)) this.takeSetting();
+    if (this.isStale && (lab.isDone || this.isAnew || now - lab.since > PATIENCE))
+      this.takeSetting();
     const wasDone = lab.isDone && !this.isDirty;
     const isMore = lab.work(FRAME);
     if (wasDone) this.drawRest();
@@ -187,7 +192,8 @@ class LivePage {
     const { words } = this;
     document.documentElement.lang = words === WORDS.zh ? "zh-CN" : "en";
     document.title = words.title;
-    for (const one of document.querySelectorAll("[data-word]")) one.textContent = words[one.dataset.word];
+    for (const one of document.querySelectorAll("[data-word]"))
+      one.textContent = words[one.dataset.word];
     this.shade = (color) => (isDark.matches ? lighter(color) : color);
     this.buildCards();
     find("shared").replaceChildren(
@@ -204,7 +210,11 @@ class LivePage {
   buildCards() {
     const { optimizers } = this.setting;
     this.classColors = this.embedded.palette.slice(0, this.embedded.sizes.at(-1)).map(this.shade);
-    this.colors = colorsOf(optimizers.map(({ label }) => label), this.embedded, this.shade);
+    this.colors = colorsOf(
+      optimizers.map(({ label }) => label),
+      this.embedded,
+      this.shade,
+    );
     const cards = optimizers.map((optimizer) =>
       optimizerCard(optimizer, {
         words: this.words,
@@ -222,7 +232,11 @@ class LivePage {
 
   setOptimizers(optimizers) {
     const isThere = optimizers.some(({ label }) => label === this.setting.of);
-    this.become({ ...this.setting, optimizers, of: isThere ? this.setting.of : optimizers[0].label });
+    this.become({
+      ...this.setting,
+      optimizers,
+      of: isThere ? this.setting.of : optimizers[0].label,
+    });
   }
 
   buildLegend() {
@@ -234,7 +248,9 @@ class LivePage {
     });
     find("legend").replaceChildren(...legend);
     for (const card of find("cards").querySelectorAll(".card")) {
-      const one = this.setting.optimizers.find(({ label }) => label === card.getAttribute("aria-label"));
+      const one = this.setting.optimizers.find(
+        ({ label }) => label === card.getAttribute("aria-label"),
+      );
       card.classList.toggle("off", !one.isOn);
     }
     this.buildFits(on);
@@ -262,53 +278,23 @@ class LivePage {
     );
   }
 
-  // ---------------------------------------------------------------- the table
-
   showNumbers(runs) {
-    const { columns, never, atStep } = this.words;
-    const titles = [columns.optimizer, columns.loss, columns.heldOut];
-    if (this.hasClasses) titles.push(columns.accuracy);
-    titles.push(columns.target(this.embedded.target));
-    const head = element("tr", {}, ...titles.map((title) => element("th", { textContent: title, scope: "col" })));
-    const rows = runs.map((run) => {
-      const cells = [run.optimizer.label, ...this.numbersOf(run, never, atStep)];
-      const row = element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat())));
-      row.firstChild.style.setProperty("--own", this.colors[run.optimizer.label]);
-      return row;
-    });
-    find("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+    const { words, colors, hasClasses } = this;
+    find("table").replaceChildren(
+      ...tableOf(runs, { words, colors, hasClasses, ...this.embedded }),
+    );
     runs.forEach(({ optimizer: { label, lr }, trainings }, k) => {
-      const end = trainings.some(({ diverged }) => diverged) ? ` (${this.words.diverged})` : "";
+      const end = trainings.some(({ diverged }) => diverged) ? ` (${words.diverged})` : "";
       const item = find("legend").children[k];
       if (item) item.textContent = `${label}, lr=${lr}${end}`;
     });
-    const ends = runs.map(({ optimizer, trainings: [first] }) =>
-      first.isDone ? this.words.endsAt(optimizer.label, format(first.end.loss)) : "",
-    );
-    find("loss-chart").setAttribute("aria-label", `${this.words.losses}. ${ends.join(", ")}`);
-    find("rate-chart").setAttribute("aria-label", this.words.rates);
-  }
-
-  numbersOf({ trainings }, never, atStep) {
-    if (!trainings.every(({ isDone }) => isDone)) return ["…", "…", ...(this.hasClasses ? ["…"] : []), "…"];
-    const cell = (values, text, infinite = "–") => {
-      const [low, middle, high] = quartiles(values).map((x) => (x < Infinity ? text(x) : infinite));
-      return low !== high ? [middle, element("small", { textContent: `${low} – ${high}` })] : middle;
-    };
-    const loss = (x) => x.toFixed(5);
-    const cells = [
-      cell(trainings.map(({ end }) => end.loss), loss),
-      cell(trainings.map(({ end }) => end.heldOutLoss), loss),
-    ];
-    if (this.hasClasses) {
-      const share = (x) => `${(100 * x).toFixed(1)}%`;
-      cells.push(cell(trainings.map(({ accuracy }) => accuracy), share));
-    }
-    const { target } = this.embedded;
-    const steps = trainings.map((one) => stepsToTarget(one.history, target, one.stepsPerEpoch));
-    const broken = trainings.filter(({ diverged }) => diverged).map(({ t }) => t);
-    cells.push(broken.length ? atStep(Math.min(...broken)) : cell(steps, (x) => String(Math.round(x)), never));
-    return cells;
+    const ends = runs
+      .filter(({ trainings: [first] }) => first.isDone)
+      .map(({ optimizer, trainings: [first] }) =>
+        words.endsAt(optimizer.label, format(first.end.loss)),
+      );
+    find("loss-chart").setAttribute("aria-label", `${words.losses}. ${ends.join(", ")}`);
+    find("rate-chart").setAttribute("aria-label", words.rates);
   }
 
   // ---------------------------------------------------------------- inside a step
@@ -320,9 +306,14 @@ class LivePage {
     const select = element("select", { name: "of" });
     select.setAttribute("aria-label", words.insideOf);
     for (const { label, isOn } of setting.optimizers) {
-      if (isOn) select.append(element("option", { value: label, textContent: label, selected: label === setting.of }));
+      if (isOn)
+        select.append(
+          element("option", { value: label, textContent: label, selected: label === setting.of }),
+        );
     }
-    select.addEventListener("change", () => this.change({ of: select.value }, () => this.buildInside()));
+    select.addEventListener("change", () =>
+      this.change({ of: select.value }, () => this.buildInside()),
+    );
     const step = slider({
       label: words.step,
       name: "step",
@@ -344,57 +335,25 @@ class LivePage {
     const focused = document.activeElement?.name;
     find("inside-controls").replaceChildren(select, step, weight);
     find("inside-controls").style.setProperty("--own", this.colors[setting.of]);
-    if (["of", "step", "weight"].includes(focused)) find("inside-controls").querySelector(`[name=${focused}]`).focus();
+    if (["of", "step", "weight"].includes(focused))
+      find("inside-controls").querySelector(`[name=${focused}]`).focus();
   }
 
   showInside() {
     const { lab, words, setting } = this;
     const { recorder } = lab;
-    const [terms, unit] = [find("terms"), find("unit")];
+    const [terms, unit, color] = [find("terms"), find("unit"), this.colors[setting.of]];
     for (const part of [terms, unit]) {
-      part.style.setProperty("--own", this.colors[setting.of]);
+      part.style.setProperty("--own", color);
       part.replaceChildren();
     }
-    if (!recorder || this.guess?.phase === "ask") return;
-    find("formula").replaceChildren(
-      ...recorder.training.rule.formula.split(/,\s{2}/).map((part) => element("span", { textContent: part })),
-    );
+    if (!recorder || this.isHidden) return;
     const t = this.limitedStep(setting.step);
-    const step = recorder.steps[t - 1];
-    this.boxes = drawWeights(find("weights"), recorder, this.colors[setting.of], t);
+    this.boxes = drawWeights(find("weights"), recorder, color, t);
     find("weights").setAttribute("aria-label", words.allWeights);
-    if (!step) {
-      terms.replaceChildren(element("p", { className: "note", textContent: recorder.training.isDone ? words.noStep : "…" }));
-      return;
-    }
-    const [chosen, ...others] = step;
-    terms.replaceChildren(
-      element("p", { textContent: words.place(recorder.places[recorder.weight]) }),
-      this.bars(0, chosen, Object.keys(chosen.terms)),
-      element("p", { className: "note", textContent: words.change(format(chosen.before, 5), format(chosen.after, 5)) }),
-    );
-    const rest = others.map((one, k) => {
-      const place = words.place(recorder.places[recorder.watched[k + 1]]);
-      return element("div", {}, element("p", { className: "note", textContent: place }), this.bars(k + 1, one, ["g", "step"]));
-    });
-    if (rest.length) unit.append(element("h3", { textContent: words.sameUnit }), ...rest);
-  }
-
-  // A bar for each term: as long as its share of the largest that it has in the whole training.
-  bars(k, { terms }, names) {
-    const { steps } = this.lab.recorder;
-    const rows = names.flatMap((name) => {
-      const largest = Math.max(...steps.map((step) => Math.abs(step[k].terms[name]))) || 1;
-      const share = (50 * terms[name]) / largest;
-      const bar = element("i");
-      Object.assign(bar.style, { left: `${50 + Math.min(0, share)}%`, width: `${Math.abs(share)}%` });
-      return [
-        element("span", { className: "name", textContent: name === "step" ? this.words.step : name }),
-        element("span", { className: "bar" }, bar),
-        element("span", { className: "value", textContent: format(terms[name]) }),
-      ];
-    });
-    return element("div", { className: k ? "terms small" : "terms" }, ...rows);
+    find("formula").replaceChildren(...formulaOf(recorder.training.rule));
+    terms.append(...chosenWeight(recorder, t, words));
+    unit.append(...othersOfUnit(recorder, t, words));
   }
 
   // ---------------------------------------------------------------- guess first
@@ -410,7 +369,12 @@ class LivePage {
     guess.chosen = guess.chosen.filter((label) => on.includes(label));
     const choices = on.map((label) => {
       const place = element("b", { textContent: guess.placeOf(label) || "·" });
-      const choice = element("button", { type: "button", disabled: guess.phase !== "ask" }, place, label);
+      const choice = element(
+        "button",
+        { type: "button", disabled: guess.phase !== "ask" },
+        place,
+        label,
+      );
       choice.style.setProperty("--own", this.colors[label]);
       choice.addEventListener("click", () => {
         guess.choose(label);
@@ -420,14 +384,21 @@ class LivePage {
       return choice;
     });
     const act = (text, isEnabled, does) => {
-      const made = element("button", { type: "button", className: "main", textContent: text, disabled: !isEnabled });
+      const made = element("button", {
+        type: "button",
+        className: "main",
+        textContent: text,
+        disabled: !isEnabled,
+      });
       made.addEventListener("click", does);
       return made;
     };
     const deal = element("button", { type: "button", textContent: words.deal });
     deal.addEventListener("click", () => this.deal());
     const { phase, pairs } = guess;
-    const told = pairs && (pairs.right === pairs.all ? words.allRight : words.someRight(pairs.right, pairs.all));
+    const told =
+      pairs &&
+      (pairs.right === pairs.all ? words.allRight : words.someRight(pairs.right, pairs.all));
     find("guess").replaceChildren(
       element("p", { textContent: told ?? (phase === "watch" ? words.wait : words.question) }),
       element("div", { className: "choices" }, ...choices),
@@ -436,10 +407,17 @@ class LivePage {
         { className: "choices" },
         phase === "told"
           ? act(words.again, true, () => this.deal())
-          : act(words.train, phase === "ask" && guess.chosen.length === on.length && on.length > 1, () => this.startToWatch()),
+          : act(
+              words.train,
+              phase === "ask" && guess.chosen.length === on.length && on.length > 1,
+              () => this.startToWatch(),
+            ),
         ...(phase === "ask" ? [deal] : []),
       ),
-      element("p", { className: "note", textContent: guess.asked ? words.score(guess.right, guess.asked) : "" }),
+      element("p", {
+        className: "note",
+        textContent: guess.asked ? words.score(guess.right, guess.asked) : "",
+      }),
     );
   }
 
@@ -501,7 +479,8 @@ class LivePage {
     list.replaceChildren(
       ...checks.map((result, k) => {
         const { passed, agrees, steps, here, there } = result;
-        const end = passed && agrees === steps ? "" : words.checkFails(format(here, 7), format(there, 7));
+        const end =
+          passed && agrees === steps ? "" : words.checkFails(format(here, 7), format(there, 7));
         const text = words.checkRow(embedded.checks[k], result) + end;
         return element("li", { className: passed ? "" : "bad", textContent: text });
       }),

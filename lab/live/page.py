@@ -47,6 +47,8 @@ MODULES = (  # each after those that it imports
     "guess",
     "words",
     "controls",
+    "table",
+    "bars",
     "page",
 )
 

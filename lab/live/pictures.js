@@ -21,7 +21,14 @@ export function drawLosses(chart, runs, colors, words, { steps, at }) {
   chart.inside(() => {
     if (at) {
       const x = chart.placeX(at);
-      chart.stroke(chart.colors.soft, [[x, chart.top], [x, chart.bottom]], 1);
+      chart.stroke(
+        chart.colors.soft,
+        [
+          [x, chart.top],
+          [x, chart.bottom],
+        ],
+        1,
+      );
     }
     runs.forEach(({ optimizer, trainings }, k) => {
       const [low, median, high] = curves[k];
@@ -34,7 +41,10 @@ export function drawLosses(chart, runs, colors, words, { steps, at }) {
 
 function lossBand(trainings) {
   if (trainings.length === 1) return [null, trainings[0].history, null];
-  return bandOf(trainings.map(({ history }) => history), Math.max(...trainings.map(({ t }) => t)));
+  return bandOf(
+    trainings.map(({ history }) => history),
+    Math.max(...trainings.map(({ t }) => t)),
+  );
 }
 
 // The median of the losses of the last epoch, if the curve comes to its end at all.
@@ -68,7 +78,8 @@ export function drawCurves(chart, runs, data, colors) {
     chart.dots(x[0], y[0], chart.colors.faint, 1.4);
     for (const { optimizer, trainings } of runs) {
       const curves = trainings.map((training) => training.forwardOver(inputs).outputs[0].slice());
-      const [low, median, high] = curves.length > 1 ? bandOf(curves, grid.length) : [null, curves[0]];
+      const [low, median, high] =
+        curves.length > 1 ? bandOf(curves, grid.length) : [null, curves[0]];
       if (low) chart.band(grid, low, high, colors[optimizer.label]);
       chart.line(grid, median, colors[optimizer.label], 2.2);
     }
@@ -93,7 +104,9 @@ export function drawRegions(charts, runs, data, palette) {
 
 // The points of each class: their first and their second inputs.
 function groupsOf({ x, y }, n) {
-  return Array.from({ length: n }, (_, c) => x.map((column) => column.filter((_, s) => y[0][s] === c)));
+  return Array.from({ length: n }, (_, c) =>
+    x.map((column) => column.filter((_, s) => y[0][s] === c)),
+  );
 }
 
 // The points of a grid over the plane, row by row from below.
@@ -111,7 +124,8 @@ function classesOf(run, inputs) {
   if (run.classes?.steps !== steps) {
     const sums = run.trainings[0].forwardOver(inputs).outputs.map(() => new Float64Array(inputs.n));
     for (const training of run.trainings) {
-      if (!training.diverged) addProbabilities(sums, training.forwardOver(inputs).outputs, inputs.n);
+      if (!training.diverged)
+        addProbabilities(sums, training.forwardOver(inputs).outputs, inputs.n);
     }
     const ofEach = new Uint8Array(inputs.n);
     for (let s = 0; s < inputs.n; s++) ofEach[s] = classOf(sums, s);
@@ -125,7 +139,8 @@ function addProbabilities(sums, outputs, n) {
     const largest = outputs[classOf(outputs, s)][s];
     let total = 0;
     for (let j = 0; j < outputs.length; j++) total += Math.exp(outputs[j][s] - largest);
-    for (let j = 0; j < outputs.length; j++) sums[j][s] += Math.exp(outputs[j][s] - largest) / total;
+    for (let j = 0; j < outputs.length; j++)
+      sums[j][s] += Math.exp(outputs[j][s] - largest) / total;
   }
 }
 
@@ -136,7 +151,7 @@ function drawPlane(chart, classes, palette) {
   for (let k = 0; k < GRID; k++) {
     for (let from = 0, to; from < GRID; from = to) {
       const name = classes[k * GRID + from];
-      for (to = from + 1; to < GRID && classes[k * GRID + to] === name; ) to++;
+      for (to = from + 1; to < GRID && classes[k * GRID + to] === name;) to++;
       chart.pen.fillStyle = palette[name];
       chart.pen.fillRect(column(from), row(k + 1), column(to) - column(from), row(k) - row(k + 1));
     }
@@ -171,13 +186,19 @@ export function drawRates(chart, sweeps, runs, colors, words) {
     chart.inside(() => {
       const color = colors[label];
       for (const [from, to] of finiteParts(sweep.losses)) {
-        chart.line(RATES.slice(from, to), sweep.losses.slice(from, to), color, lineWidth(k, sweeps.length) + 0.5);
+        chart.line(
+          RATES.slice(from, to),
+          sweep.losses.slice(from, to),
+          color,
+          lineWidth(k, sweeps.length) + 0.5,
+        );
       }
     });
   });
   for (const run of runs) {
     const isInside = run.optimizer.lr >= RATES[0] && run.optimizer.lr <= RATES.at(-1);
-    if (isInside && run.trainings[0].isDone) chart.mark(run.optimizer.lr, endLoss(run), colors[run.optimizer.label]);
+    if (isInside && run.trainings[0].isDone)
+      chart.mark(run.optimizer.lr, endLoss(run), colors[run.optimizer.label]);
   }
 }
 
@@ -245,7 +266,8 @@ function largestMoves({ places, paths }) {
   for (const path of paths) {
     places.forEach((place, k) => {
       const move = Math.abs(path[k] - paths[0][k]);
-      if (Number.isFinite(move)) largest[blockOf(place)] = Math.max(largest[blockOf(place)] ?? 1e-12, move);
+      if (Number.isFinite(move))
+        largest[blockOf(place)] = Math.max(largest[blockOf(place)] ?? 1e-12, move);
     });
   }
   return (k) => largest[blockOf(places[k])];

@@ -79,7 +79,9 @@ export function toAddress(setting, embedded) {
 
 function optimizerText({ label, rule, isOn, ...hyperparameters }) {
   const isSaid = ([name, value]) => name === "lr" || value !== RULES[rule].hyperparameters[name];
-  const values = Object.entries(hyperparameters).filter(isSaid).map((pair) => pair.join("="));
+  const values = Object.entries(hyperparameters)
+    .filter(isSaid)
+    .map((pair) => pair.join("="));
   const name = label === rule ? rule : `${encoded(label)}=${rule}`;
   return `${isOn ? "" : "-"}${name}(${values.join(",")})`;
 }

@@ -17,7 +17,8 @@ export function bandOf(curves, length) {
   const band = [0, 1, 2].map(() => new Float64Array(length));
   const sorted = new Float64Array(curves.length);
   for (let k = 0; k < length; k++) {
-    for (let c = 0; c < curves.length; c++) insert(sorted, c, k < curves[c].length ? curves[c][k] : NaN);
+    for (let c = 0; c < curves.length; c++)
+      insert(sorted, c, k < curves[c].length ? curves[c][k] : NaN);
     for (let q = 0; q < 3; q++) band[q][k] = quantile(sorted, (q + 1) / 4);
   }
   return band;

@@ -92,7 +92,9 @@ export class Training {
   get accuracy() {
     const { outputs } = this.forwardOver(this.heldOut);
     const classes = this.heldOut.y[0];
-    return classes.reduce((right, own, s) => right + (classOf(outputs, s) === own), 0) / classes.length;
+    return (
+      classes.reduce((right, own, s) => right + (classOf(outputs, s) === own), 0) / classes.length
+    );
   }
 }
 

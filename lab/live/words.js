@@ -62,7 +62,8 @@ export const WORDS = {
     noStep: "There is no such step: this training diverged before.",
     change: (before, after) => `θ: ${before} → ${after}`,
     checking: "Checking against PyTorch …",
-    agrees: (version, n, digits) => `Agrees with PyTorch ${version} at ${n} settings, to ${digits} digits`,
+    agrees: (version, n, digits) =>
+      `Agrees with PyTorch ${version} at ${n} settings, to ${digits} digits`,
     disagrees: (version, n) => `Does not agree with PyTorch ${version} at ${n} of its settings`,
     checkNote: (digits) =>
       `When it is opened, this page trains what PyTorch has trained, and compares every loss of the ` +
@@ -143,7 +144,8 @@ export const WORDS = {
     noStep: "没有这一步：训练在此之前已经发散。",
     change: (before, after) => `θ：${before} → ${after}`,
     checking: "正在与 PyTorch 核对……",
-    agrees: (version, n, digits) => `与 PyTorch ${version} 在 ${n} 组设置下一致，精确到 ${digits} 位`,
+    agrees: (version, n, digits) =>
+      `与 PyTorch ${version} 在 ${n} 组设置下一致，精确到 ${digits} 位`,
     disagrees: (version, n) => `与 PyTorch ${version} 在 ${n} 组设置下不一致`,
     checkNote: (digits) =>
       `打开时，本页把 PyTorch 训练过的再训练一遍，比较第一轮的每个损失，精确到 ${digits} 位；` +
