@@ -13,7 +13,7 @@ import { quartiles } from "./statistics.js";
 import { tableOf } from "./table.js";
 import { WORDS } from "./words.js";
 
-const FRAME = 12; // milliseconds of a frame in which the lab may work; what is left is for drawing
+const FRAME = 14; // milliseconds of a frame in which the lab may work; what is left is for drawing
 const PATIENCE = 250; // milliseconds for which one waits for curves to be complete; then they grow
 const WATCH = 4; // seconds that a training takes that one watches
 
