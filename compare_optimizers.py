@@ -19,7 +19,8 @@ from lab.command_line.options import (
 from lab.command_line.parser import Parser
 from lab.command_line.specs import Spec, parse_optimizers
 from lab.command_line.tasks import load_task
-from lab.command_line.types import animation_path
+from lab.command_line.types import animation_path, page_path
+from lab.live.page import Page
 from lab.outcome import ProgressOf, show_none
 from lab.output.main import run_main
 from lab.output.report import Column, Report, name_columns
@@ -46,6 +47,7 @@ EXAMPLES = """\
   python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
   python compare_optimizers.py --optimizers SGD "SGD(lr=0.5) + CosineAnnealingLR(T_max=12)"
   python compare_optimizers.py --task spirals --lr 0.03 --fit
+  python compare_optimizers.py --live page.html
 """
 CSV_HEADER = ("optimizer", "seed", "step", "loss")
 Y_TOP = 0.2  # of the tutorial's figure
@@ -153,6 +155,8 @@ def make_parser() -> Parser:
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
     text = "also watch the nets learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
+    text = "also a page, .html, in which the nets train again at every movement of a slider"
+    parser.add_argument("--live", type=page_path, metavar="PATH", help=text)
     return parser
 
 
@@ -167,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         check_optimizers(optimizers, partial(take_a_step, task, training))
         if options.fit or options.animate:
             fit_for(task, training)
+        page = options.live and Page(task, optimizers, options.seed, options.seeds)
 
     columns = columns_of(optimizers, task, options.seeds, training.metric(task))
     report = Report(options.output, options.csv, columns)
@@ -186,6 +191,8 @@ def main(argv: list[str] | None = None) -> int:
         animations[options.animate] = lambda: learning.animate(
             draw(runs, fit=True), runs, optimizers, report.progress("animation")
         )
+    if page:
+        report.save_as(options.live, page.save)
     figure, less = partial(draw, runs, options.fit), partial(draw, runs)
     return report.save(figure, CSV_HEADER, rows, animations, draw_less=less)
 

@@ -31,6 +31,8 @@ FIGURES = {
     "compare_paths.png": "python compare_paths.py",
     "race.gif": "python compare_paths.py --animate race.gif",
     "surfaces.png": "python compare_paths.py --surface all",
+    "check_optimizer.png": "python check_optimizer.py optimizers.RMSprop",
+    "live.png": "python compare_optimizers.py --live page.html",
 }
 # Of these the pages quote the table alone.
 TABLES = [
@@ -48,13 +50,30 @@ def run(command: str, folder: Path, *more: str) -> None:
     )
 
 
+def photograph(page: Path, picture: Path) -> None:
+    """Take a picture of a page with Chromium, if it is installed."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print(f"{picture.name} stays as it is: there is no chromium")
+        shutil.copy(HERE / picture.name, picture)
+        return
+    look = "--headless --no-sandbox --hide-scrollbars --window-size=1280,960".split()
+    wait = "--virtual-time-budget=20000"
+    subprocess.run(
+        [chromium, *look, wait, f"--screenshot={picture}", page], check=True, capture_output=True
+    )
+
+
 def main(target: Path = HERE) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for figure, command in FIGURES.items():
             # An animation is named in its command; a picture has its script's name there.
-            output = [] if figure in command.split() else ["--output", figure]
+            is_named = {figure, "page.html"} & {*command.split()}
+            output = [] if is_named else ["--output", figure]
             run(command, folder, *output)
+            if figure == "live.png":
+                photograph(folder / "page.html", folder / figure)
             shutil.copy(folder / figure, target)
         for command in TABLES:
             run(command, folder)

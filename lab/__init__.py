@@ -1,7 +1,7 @@
 """What the scripts share, in rooms. To run or change a script, nobody need read it.
 
-Rooms import only those before them: outcome.py, training, pictures, output, command_line. Begin
-with training/train.py.
+Rooms import only those before them: outcome.py, training, pictures, output, command_line, live.
+Begin with training/train.py.
 """
 
 import os

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["outcome", "training", "pictures", "output", "command_line"]
+ROOMS = ["outcome", "training", "pictures", "output", "command_line", "live"]
 FILES = sorted((ROOT / "lab").rglob("*.py"))
 # What the learner reads and changes; the other files beside them are scripts.
 SHARED = {"data", "models", "optimizers", "settings", "surfaces", "tasks", "training"}

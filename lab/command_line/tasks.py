@@ -5,7 +5,8 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
+from typing import Any
 
 from lab.command_line.memory import check_memory_of_task
 from lab.command_line.specs import parameters_of, parse_task
@@ -70,12 +71,13 @@ def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:
     return loaded
 
 
-def data_on(device: str, make_data: Callable[[int], Datasets]) -> Callable[[int], Datasets]:
+def data_on(device: str, make_data: Callable[..., Datasets]) -> Callable[..., Datasets]:
     """Return `make_data` with its data on the device, made once for each seed."""
 
     @cache
-    def make(seed: int) -> Datasets:
-        data = make_data(seed)
+    @wraps(make_data)
+    def make(seed: int, **keywords: Any) -> Datasets:
+        data = make_data(seed, **keywords)
         if device == "cpu":
             return data
         train, held_out = (

@@ -119,6 +119,13 @@ def figure_path(text: str) -> Path:
     return output_path(text)
 
 
+def page_path(text: str) -> Path:
+    """A path to write that a browser opens as a page."""
+    if Path(text).suffix.lower() != ".html":
+        raise argparse.ArgumentTypeError(f"{text!r} is no .html")
+    return output_path(text)
+
+
 def animation_path(text: str) -> Path:
     """A path to write whose extension is an animation format that can be made here."""
     try:

@@ -171,14 +171,14 @@ class Report(Generic[K, R]):
         what makes them, which a signal may end. Reports what cannot be made or saved, and saves
         the rest.
         """
-        self._save(self.output, partial(self._draw, draw, draw_less))
+        self.save_as(self.output, partial(self._draw, draw, draw_less))
         if self.csv:
-            self._save(self.csv, partial(write_csv, header=header, rows=rows))
+            self.save_as(self.csv, partial(write_csv, header=header, rows=rows))
         interruption.go_on()
         try:
             for path, make in (animations or {}).items():
                 if not self.was_interrupted():
-                    self._save(path, partial(make_animation, make))
+                    self.save_as(path, partial(make_animation, make))
         except KeyboardInterrupt:
             self.interrupted = True
         if self.was_interrupted():
@@ -203,7 +203,8 @@ class Report(Generic[K, R]):
             figure = draw_less()
         save_figure(figure, path)
 
-    def _save(self, path: Path, save: Callable[[Path], None]) -> None:
+    def save_as(self, path: Path, save: Callable[[Path], None]) -> None:
+        """Save by `save(path)`, and say so, or why it cannot be done."""
         try:
             with missing_letters() as remarks:
                 save(path)
