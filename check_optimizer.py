@@ -33,7 +33,7 @@ from checks.contract import (
     run_check,
     subject_of,
 )
-from checks.finding import Wrong, failure, line_of_theirs, say
+from checks.finding import Wrong, failure, say
 from checks.maker import Maker
 from checks.mistakes import Mistake, formula_of, known_mistakes, named, told
 from checks.problems import LEVELS, PROBLEMS, Solved, Solver, solve
@@ -365,10 +365,7 @@ def _made(parser: Parser, text: str) -> Maker:
     try:
         return maker_of(text)
     except ValueError as error:
-        where = line_of_theirs(error.__cause__) if error.__cause__ else ""
-        parser.error(f"{error}{f' ({where})' if where else ''}")
-    except SystemExit:
-        parser.error(f"{text!r}: its file ends Python, as it is imported")
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

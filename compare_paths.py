@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     )
     if others:
-        return report.save(partial(draw_gallery, surfaces, runs), ("surface", *CSV_HEADER), rows)
+        return report.save(partial(draw_gallery, runs, surfaces), ("surface", *CSV_HEADER), rows)
     animations = animations_of(options, surfaces[first], runs[first], report.progress)
     figure = partial(draw, surfaces[first], runs[first], options.start)
     return report.save(figure, CSV_HEADER, rows, animations)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lab.outcome import describe
+from lab.outcome import as_exceptions, message_of
 
 import optimizers
 from checks.maker import Maker
@@ -67,6 +67,7 @@ EXERCISES = [
 RIGHT = "Exercise {number} is right."
 MISSING = "The file defines no {name}."
 FAILS = "It fails{where}: {error}"
+ENDS = "The file calls exit() when it is run: take that out."
 
 
 def check(number: int, namespace: dict[str, Any]) -> WrongAnswer | None:
@@ -78,7 +79,8 @@ def check(number: int, namespace: dict[str, Any]) -> WrongAnswer | None:
     try:
         if exercise.name not in namespace:
             raise WrongAnswer(MISSING, name=exercise.name)
-        exercise.check(namespace[exercise.name])
+        with as_exceptions():
+            exercise.check(namespace[exercise.name])
     except WrongAnswer as finding:
         return finding
     except Exception as error:  # a student's own code may fail in any way
@@ -91,4 +93,4 @@ def failure(error: Exception, path: str | None) -> WrongAnswer:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     where = f" at line {lines[-1]}" if lines else ""
-    return WrongAnswer(FAILS, where=where, error=describe(error))
+    return WrongAnswer(FAILS, where=where, error=message_of(error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.output.main import run_main
 
 import checks.finding
-from exercises import EXERCISES, RIGHT, check, failure
+from exercises import ENDS, EXERCISES, RIGHT, check, failure
 from exercises.checks import WrongAnswer
 
 HERE = Path(__file__).parent
@@ -40,6 +40,8 @@ def check_file(number: int, path: Path) -> WrongAnswer | None:
     """Run a student's file; return what is wrong with it, None if it is right."""
     try:
         namespace = runpy.run_path(str(path))
+    except SystemExit:
+        return WrongAnswer(ENDS)
     except Exception as error:  # a student's own code may fail in any way
         return failure(error, str(path))
     return check(number, namespace)

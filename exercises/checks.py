@@ -4,6 +4,7 @@ If they differ, they are compared with the numbers of the usual mistakes, and th
 that checks/ makes from the rule. So a mistake is named only if the answer has exactly its numbers.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,7 @@ MOVED_NOTHING = (
     "`param = param - ...` does not."
 )
 CLOSURE_FORGOTTEN = "`step` does not call the closure, which computes the gradients: call it first."
+NO_CLOSURE = "`step` takes no closure: write `def step(self, closure=None)`, and call it first."
 CLOSURE_WITHOUT_GRAD = (
     "The closure is called under torch.no_grad(), where it cannot compute gradients: call it under "
     "`with torch.enable_grad():`."
@@ -81,6 +83,10 @@ def path_of_optimizer(make_optimizer: Callable[..., Any], lr: float = LR) -> Ten
     params = [torch.nn.Parameter(start.clone()) for start in STARTS]
     optimizer, loss, is_called = make_optimizer(params, lr=lr), torch.tensor(1.0), False
     path: list[Tensor] = []
+    try:
+        inspect.signature(optimizer.step).bind(None)
+    except TypeError:
+        raise WrongAnswer(NO_CLOSURE) from None
 
     def closure() -> Tensor:
         nonlocal is_called

@@ -57,7 +57,7 @@ def photograph(page: Path, picture: Path) -> None:
         print(f"{picture.name} stays as it is: there is no chromium")
         shutil.copy(HERE / picture.name, picture)
         return
-    look = "--headless --no-sandbox --hide-scrollbars --window-size=1280,960".split()
+    look = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1280,960"]
     wait = "--virtual-time-budget=20000"
     subprocess.run(
         [chromium, *look, wait, f"--screenshot={picture}", page], check=True, capture_output=True

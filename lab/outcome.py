@@ -138,7 +138,13 @@ def describe(error: BaseException) -> str:
     """Return an exception's own message on one line, and the line of a user's file it came from."""
     if isinstance(error, RaisedError) and error.__cause__:
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}{place_of(error)}".split())
+    message = "it calls exit()" if isinstance(error, SystemExit) else message_of(error)
+    return f"{message}{place_of(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return an exception's own message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def place_of(error: BaseException) -> str:
@@ -152,11 +158,13 @@ def place_of(error: BaseException) -> str:
 def is_of_a_user(path: Path) -> bool:
     """Tell whether a file is none of ours, of an installed package's, or of Python's."""
     path = path.resolve()
+    if not path.is_file():  # as <string>
+        return False
     if path.is_relative_to(HERE):
         top = path.relative_to(HERE).parts[0].removesuffix(".py")
         return top not in OUR_NAMES and not top.startswith("compare_")
     installed = {"site-packages", "dist-packages"} & {*path.parts}
-    return path.is_file() and not installed and not path.is_relative_to(PYTHON)
+    return not installed and not path.is_relative_to(PYTHON)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -575,7 +575,7 @@ def test_what_is_wrong_is_said_in_english_and_chinese(homework, few_problems, ca
     [
         ("1 / 0\n" + MY_MOMENTUM, "homework.py, line 1", "ZeroDivisionError"),
         (MY_MOMENTUM.replace("class MyMomentum", "class"), "homework.py, line 5", "SyntaxError"),
-        ("import sys\nsys.exit()\n", "its file ends Python", ""),
+        ("import sys\nsys.exit()\n", "it calls exit()", ""),
         ("import nowhere\n", "homework.py, line 1", "ModuleNotFoundError"),
     ],
 )

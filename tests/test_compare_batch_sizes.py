@@ -181,7 +181,7 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     homework(FAILS)
     assert run_main("--optimizer", "homework.Fails", "--csv", "a.csv") == 1
     out = capsys.readouterr().out
-    assert out.count("failed at step 3: RuntimeError: boom\n") == 2
+    assert out.count("failed at step 3: RuntimeError: boom (homework.py, line 9)\n") == 2
     sizes = [row.split(",")[0] for row in (workdir / "a.csv").read_text().splitlines()[1:]]
     assert [sizes.count(size) for size in ("64", "32", "1")] == [3, 2, 1]
 

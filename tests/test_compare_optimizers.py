@@ -242,7 +242,7 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     homework(FAILS)
     assert run_main("--optimizers", "homework.Fails", "Adam", "--csv", "a.csv") == 1
     out = capsys.readouterr().out
-    assert "failed at step 3: RuntimeError: boom\n" in out
+    assert "failed at step 3: RuntimeError: boom (homework.py, line 9)\n" in out
     labels = [row["optimizer"] for row in read_csv("a.csv")]
     assert (labels.count("homework.Fails"), labels.count("Adam")) == (2, 4)
     assert (workdir / "compare_optimizers.png").exists()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from lab.command_line.specs import parse_optimizers
 from lab.pictures import style
 from lab.pictures.fits import Curves, Maps, Regions, fit_for
+from lab.training.runs import trainings_of
 
 import pytest
 import torch
@@ -23,15 +24,17 @@ TWO = parse_optimizers(["SGD", "Adam"], lr=0.01)
     [("parabola", Curves, 1), ("spirals", Regions, 3), ("terrain", Maps, 4)],
 )
 def test_the_data_decide_how_they_are_drawn(name, kind, n_panels):
-    fit = fit_for(TASKS[name].make_data(1)[0])
+    (training,) = trainings_of(TASKS[name], [1])
+    fit = fit_for(TASKS[name], training)
     assert isinstance(fit, kind)
     assert fit.n_panels(3) == n_panels
 
 
 @pytest.mark.parametrize("name", ["scales", "bottleneck", "prose"])
 def test_data_of_more_inputs_cannot_be_drawn(name):
+    (training,) = trainings_of(TASKS[name], [1])
     with pytest.raises(ValueError, match="a curve of one input"):
-        fit_for(TASKS[name].make_data(1)[0])
+        fit_for(TASKS[name], training)
 
 
 def test_fit_adds_the_data_and_each_nets_curve(workdir):

@@ -138,8 +138,8 @@ def test_an_ignored_signal_stays_ignored():
     assert not interruption.was_asked()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGTERM) is interruption._interrupt
-    interruption.ignore()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    interruption.end()
+    assert signal.getsignal(signal.SIGTERM) is not interruption._interrupt
 
 
 @pytest.mark.usefixtures("_handlers")

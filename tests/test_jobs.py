@@ -66,7 +66,9 @@ def test_an_optimizer_that_fails_is_a_result(homework):
     assert "failed at step 3 of seed 3: RuntimeError: boom" in result.note
     assert isinstance(result.error, RuntimeError)
     assert result.default_losses is None
-    assert str(pickle.loads(pickle.dumps(result)).error) == "RuntimeError: boom"
+    assert (
+        str(pickle.loads(pickle.dumps(result)).error) == "RuntimeError: boom (homework.py, line 9)"
+    )
 
 
 def test_an_error_that_no_other_process_can_read_is_sent_in_words():

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from surfaces import Point, Surface
+from surfaces import SURFACES, Point, Surface
 
 PathLines: TypeAlias = tuple[Line2D, Line2D]  # a path, and the dot at its end
 
@@ -137,7 +137,7 @@ def draw_race(
 
 
 def draw_gallery(
-    surfaces: Mapping[str, Surface], runs: Mapping[str, Mapping[str, Descent]]
+    runs: Mapping[str, Mapping[str, Descent]], surfaces: Mapping[str, Surface] = SURFACES
 ) -> Figure:
     """Return a figure with one panel of paths per surface."""
     figure, panels = style.new_figure(len(runs), n_rows=2 if len(runs) > 1 else 1)
