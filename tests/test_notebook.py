@@ -37,7 +37,7 @@ def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir):
     run = "from nbclient.cli import main; main()"
     words = [sys.executable, "-c", run, "--inplace", "notebook.ipynb"]
     # The kernel draws into the notebook unless MPLBACKEND says otherwise; its files need a home.
-    environment = without_a_screen()
+    environment = without_a_screen() | {"OMP_NUM_THREADS": "1"}
     environment |= dict.fromkeys(
         ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), str(workdir)
     )
