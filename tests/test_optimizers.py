@@ -915,6 +915,7 @@ def test_a_group_that_joins_later_has_its_own_rate(name):
 # ---------------------------------------------------------------- PyTorch's own list
 
 
+@pytest.mark.slow
 def test_every_configuration_of_pytorchs_optimizer_database():
     from torch.testing._internal.common_optimizers import optim_db  # slow to import
 

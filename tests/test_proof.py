@@ -179,6 +179,7 @@ def test_an_optimizer_that_couples_elements_is_found_out(adversary, lrs):
     assert runs.history(0) == alone.history(0)
 
 
+@pytest.mark.slow
 def test_element_wise_optimizers_stay_stacked_over_a_thousand_epochs():
     task = replace(SMALL, epochs=1000, batch_size=50)
     for spec in ("RMSprop(alpha=0.9)", "Adam(betas=(0.9, 0.99))"):

