@@ -443,8 +443,11 @@ def test_the_command_line_saves_it(workdir, capsys):
     ],
 )
 def test_what_the_page_cannot_train_is_refused_before_training(
-    words, message, homework, workdir, capsys
+    words, message, homework, workdir, capsys, monkeypatch
 ):
+    monkeypatch.setattr(
+        "lab.command_line.tasks.MAX_SAMPLES", 10**6
+    )  # or more is said of large data
     homework(
         """
 from dataclasses import replace
