@@ -213,8 +213,8 @@ def worst_case_in_words(table: Table) -> str:
         return f"{label} ends lowest on every task."
     gain = 1 - 1 / table.ratios[:, k].nanquantile(0.5).item()
     return (
-        f"{label} loses least in its worst case: {in_times(worst[k].item())} the best loss, on "
-        f"{task}. To choose the best of all {len(table.optimizers)} for each task instead would "
+        f"{label} loses least in its worst case: {factor_in_words(worst[k].item())} the best loss, "
+        f"on {task}. To choose the best of all {len(table.optimizers)} for each task instead would "
         f"lower its loss by {gain:.0%}, as a median over tasks."
     )
 
@@ -226,8 +226,8 @@ def rates_in_words(table: Table) -> str:
     by_optimizer = middle(table.ratios.nan_to_num(1).max(1).values).item()
     return (
         f"Within a factor of ten of its best rate, an optimizer's loss varies by "
-        f"{in_times(by_rate)}; among the optimizers, each at its best rate, by "
-        f"{in_times(by_optimizer)} (medians over tasks)."
+        f"{factor_in_words(by_rate)}; among the optimizers, each at its best rate, by "
+        f"{factor_in_words(by_optimizer)} (medians over tasks)."
     )
 
 
@@ -255,7 +255,7 @@ def defaults_in_words(table: Table) -> list[str]:
                 costs[f"{label} (lr={column[0].default_lr:g})"] = middle(ratios).item()
     if not costs:
         return []
-    each = ", ".join(f"{label} {in_times(cost)}" for label, cost in costs.items())
+    each = ", ".join(f"{label} {factor_in_words(cost)}" for label, cost in costs.items())
     return [f"The loss at the default rate, against that at the best, as a median: {each}."]
 
 
@@ -264,7 +264,7 @@ def middle(values: Tensor) -> Tensor:
     return quartiles(values[~values.isnan()])[1]
 
 
-def in_times(factor: float) -> str:
+def factor_in_words(factor: float) -> str:
     """Return a factor in words."""
     return f"{factor:.3g} times" if factor < math.inf else "more than any factor (it diverges)"
 

@@ -60,12 +60,12 @@ class Shadow:
         self.step_to_check: StepOfStack | None = None
         self.is_alive = True  # until it diverges
 
-    def take_down(self, stack: "Stack", samples: Tensor) -> None:
+    def record_start(self, stack: "Stack", samples: Tensor) -> None:
         """Take down what the stack starts a step from that is to be checked."""
         self.batch = stack.batch_of(self.k, samples)
         self.buffers_before = stack.buffers_of(self.k)
 
-    def look(self, stack: "Stack", losses: Tensor, grads: Tensor, is_checked: bool) -> None:
+    def record_pass(self, stack: "Stack", losses: Tensor, grads: Tensor, is_checked: bool) -> None:
         """Take down what the stack has computed when its closure was called."""
         self.grad.copy_(grads[self.k])
         self.loss, self.step_to_check = losses[self.k], None

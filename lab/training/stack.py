@@ -227,10 +227,10 @@ def train_together(
             def closure() -> Tensor:
                 if is_checked:
                     for shadow in shadows:
-                        shadow.take_down(stack, samples)
+                        shadow.record_start(stack, samples)
                 losses, grads = stack.backward(samples)
                 for shadow in shadows:
-                    shadow.look(stack, losses, grads, is_checked)
+                    shadow.record_pass(stack, losses, grads, is_checked)
                 passes.append(losses)
                 totals.append(losses.sum())
                 return totals[-1]
