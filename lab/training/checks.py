@@ -6,7 +6,7 @@ Each ValueError is one line that names the part and the cure.
 import gc
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -133,7 +133,11 @@ def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
     for which, dataset in sets.items():
         n_finite = n_batches = 0
         part = TensorDataset(*(tensor[:MAX_SAMPLES] for tensor in dataset.tensors))
-        for x, y in make_loader(part, task.batch_size):
+        batches: Iterable[tuple[Tensor, ...]] = make_loader(part, task.batch_size)
+        if which == "held-out":  # it is evaluated as a whole: no part is smaller than a mini-batch
+            n_parts = max(1, len(part) // task.batch_size)
+            batches = zip(*(tensor.tensor_split(n_parts) for tensor in part.tensors), strict=True)
+        for x, y in batches:
             with torch.no_grad(), evaluating(net), blaming_the_size(len(x), part, task.batch_size):
                 loss = checked_loss(task, net, x, y, which)
             n_batches += 1
