@@ -260,9 +260,9 @@ def compiled(monkeypatch):
     """List, for each stack that is trained, whether its steps were to be compiled."""
     seen, train_stack = [], train.train_stack
 
-    def look(task, trainings, make_optimizer, progress, compiled):
+    def look(task, trainings, make_optimizer, progress, compiled, every_epoch):
         seen.append(compiled)
-        return train_stack(task, trainings, make_optimizer, progress, compiled=False)
+        return train_stack(task, trainings, make_optimizer, progress, False, every_epoch)
 
     monkeypatch.setattr(train, "train_stack", look)
     return seen

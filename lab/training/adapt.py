@@ -113,6 +113,24 @@ def set_mode(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
         getattr(optimizer, mode)()
 
 
+@contextmanager
+def judged(optimizer: Optimizer) -> Iterator[None]:
+    """Have the parameters in the block where they are judged: see `set_mode`.
+
+    Afterwards they, and what draws random numbers, are to the bit as if nothing had been.
+    """
+    params: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    before = [param.detach().clone() for param in params]
+    device = params[0].device
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        set_mode(optimizer, "eval")
+        yield
+    set_mode(optimizer, "train")
+    with torch.no_grad():
+        for param, value in zip(params, before, strict=True):
+            param.copy_(value)  # the way to and fro has rounded
+
+
 # ---------------------------------------------------------------- a scratch problem
 
 

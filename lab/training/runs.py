@@ -62,6 +62,17 @@ def trainings_of(
 
 
 @dataclass
+class Epochs:
+    """The losses over both data sets after each epoch, each (epochs, trainings).
+
+    Infinite from where a training diverged; nan where it was stopped before.
+    """
+
+    losses: Tensor  # over the training set
+    held_out: Tensor
+
+
+@dataclass
 class Runs(Outcome):
     """What became of trainings with one optimizer.
 
@@ -81,6 +92,7 @@ class Runs(Outcome):
     nets: list[nn.Module] = field(default_factory=list)  # as trained in turn; none of a stack
     stacked: bool = False  # all at once, or in turn
     seconds: float = 0.0
+    epochs: Epochs | None = None  # only if they are asked for
 
     def history(self, k: int) -> list[float]:
         """Return the losses of the k-th training, to its end."""
@@ -165,6 +177,17 @@ def joined(one: Runs, other: Runs) -> Runs:
         stacked=one.stacked and other.stacked,
         seconds=one.seconds + other.seconds,
         remarks=one.remarks or other.remarks,
+        epochs=both_epochs(one.epochs, other.epochs, order),
+    )
+
+
+def both_epochs(one: Epochs | None, other: Epochs | None, order: list[int]) -> Epochs | None:
+    """Return the losses after each epoch of both, in this order, if both have them."""
+    if one is None or other is None:
+        return None
+    return Epochs(
+        torch.cat([one.losses, other.losses], 1)[:, order],
+        torch.cat([one.held_out, other.held_out], 1)[:, order],
     )
 
 

@@ -6,11 +6,11 @@ from itertools import groupby
 from typing import Any
 
 from lab.outcome import Outcome, Progress
-from lab.training.adapt import MakeOptimizer, make, set_mode
+from lab.training.adapt import MakeOptimizer, judged, make, set_mode
 from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
 from lab.training.machine import keep_memory, threads_for
 from lab.training.proof import Shadow, Unlike
-from lab.training.runs import MOVED_NOTHING, Runs, Training
+from lab.training.runs import MOVED_NOTHING, Epochs, Runs, Training
 from lab.training.schedules import Schedule, schedulers_of
 from lab.training.statistics import infinite_where_diverged
 
@@ -121,6 +121,10 @@ class Stack:
         """Return the k-th net's buffers as they are now."""
         return {name: value[k].clone() for name, value in self.buffers.items()}
 
+    def evaluate_both(self) -> Tensor:
+        """Return each net's losses over the training set and the held-out set (2, nets)."""
+        return torch.stack([self.evaluate(self.data), self.evaluate(self.held_out)])
+
     @torch.no_grad()
     def evaluate(self, data: tuple[Tensor, Tensor]) -> Tensor:
         """Return each net's loss (nets,) over the whole of its `data` (datasets, samples, ...)."""
@@ -149,6 +153,7 @@ def train_stack(
     make_optimizer: MakeOptimizer,
     progress: Progress,
     compiled: bool = False,
+    every_epoch: bool = False,
 ) -> Runs:
     """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
     keep_memory()
@@ -167,6 +172,7 @@ def train_stack(
     schedule = Schedule(schedulers, optimizer, len(loader))
     steps = train_together(stack, shadows, optimizer, loader, task.epochs)
     losses = stack.matrix.new_empty(task.epochs * len(loader), len(trainings))
+    epochs = stack.matrix.new_full((2, task.epochs, len(trainings)), torch.nan)
     done, outcome = 0, Outcome(remarks=stack.remarks)
     with threads_for(stack.matrix.numel()):
         try:
@@ -174,11 +180,14 @@ def train_stack(
                 losses[done] = row
                 done += 1
                 schedule.step(row)
+                if every_epoch and done % len(loader) == 0:
+                    with judged(optimizer):
+                        epochs[:, done // len(loader) - 1] = stack.evaluate_both()
             for every in (optimizer, *(shadow.optimizer for shadow in shadows)):
                 set_mode(every, "eval")
         except KeyboardInterrupt as error:
             outcome.stop(error, done + 1)
-        final_losses, held_out_losses = (stack.evaluate(d) for d in (stack.data, stack.held_out))
+        final_losses, held_out_losses = stack.evaluate_both()
     if not outcome.error:
         for shadow in shadows:
             shadow.check_end(stack, final_losses, held_out_losses)
@@ -203,6 +212,7 @@ def train_stack(
         error=outcome.error,
         stopped=outcome.stopped,
         remarks=outcome.remarks,
+        epochs=after_epochs(epochs.cpu().double(), losses, len(loader)) if every_epoch else None,
     )
 
 
@@ -243,6 +253,19 @@ def train_together(
                 shadow.step()
             yield passes[0]
         shadows[:] = [shadow for shadow in shadows if shadow.is_alive][:1]
+
+
+def after_epochs(ends: Tensor, losses: Tensor, steps_per_epoch: int) -> Epochs:
+    """Return the losses after each epoch, given them as computed (2, epochs, nets), nan for none.
+
+    `losses` (steps, nets) end as `cut_off` leaves them: each net is infinite from that epoch on.
+    """
+    n_done = len(losses) // steps_per_epoch
+    ends[:, :n_done] = infinite_where_diverged(ends[:, :n_done])
+    diverged = ~losses.isfinite()
+    last = torch.where(diverged.any(0), diverged.int().argmax(0) // steps_per_epoch, ends.shape[1])
+    is_after = torch.arange(ends.shape[1]).unsqueeze(1) >= last
+    return Epochs(*ends.masked_fill(is_after, torch.inf))
 
 
 def cut_off(losses: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lab.outcome import Outcome, Progress, describe, no_progress
-from lab.training.adapt import MakeOptimizer, lr_keyword, set_mode
+from lab.training.adapt import MakeOptimizer, judged, lr_keyword, set_mode
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
 from lab.training.plain_loop import loop_is_plain
 from lab.training.proof import Unlike
-from lab.training.runs import MOVED_NOTHING, Runs, Training, side_by_side, state_of
+from lab.training.runs import MOVED_NOTHING, Epochs, Runs, Training, side_by_side, state_of
 from lab.training.schedules import Schedule, schedulers_of
 from lab.training.stack import train_stack
 
@@ -31,20 +31,22 @@ def train_all(
     trainings: Sequence[Training],
     make_optimizer: MakeOptimizer,
     progress: Progress = no_progress,
+    every_epoch: bool = False,
 ) -> Runs:
     """Train them all: at once where that is proven to be the same, or else in turn.
 
-    An exception that the optimizer raises is a result, the runs' `error`, and so is Ctrl-C: the
-    runs are as they are by then.
+    With `every_epoch` the runs have the losses after each epoch, too; nothing else changes. An
+    exception that the optimizer raises is a result, the runs' `error`, and so is Ctrl-C: the runs
+    are as they are by then.
     """
     start = time.perf_counter()
     runs, reason = None, ""
     if len(trainings) > 1:
         reason = why_in_turn(task, trainings[0])
         if not reason:
-            runs, reason = try_stack(task, trainings, make_optimizer, progress)
+            runs, reason = try_stack(task, trainings, make_optimizer, progress, every_epoch)
     if runs is None:
-        runs = train_in_turn(task, trainings, make_optimizer, progress)
+        runs = train_in_turn(task, trainings, make_optimizer, progress, every_epoch)
         if reason and not runs.error:
             runs.remarks.append(f"{IN_TURN} ({reason})")
     if hasattr(make_optimizer, "optimizer_class") and lr_keyword(make_optimizer) is None:
@@ -67,13 +69,17 @@ def why_in_turn(task: Task, training: Training) -> str:
 
 
 def try_stack(
-    task: Task, trainings: Sequence[Training], make_optimizer: MakeOptimizer, progress: Progress
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress,
+    every_epoch: bool,
 ) -> tuple[Runs | None, str]:
     """Train all at once, compiled where that is worth it; or return None and why it cannot be."""
     reason = ""
     for compiled in [True, False] if is_worth_compiling(task, trainings) else [False]:
         try:
-            runs = train_stack(task, trainings, make_optimizer, progress, compiled)
+            runs = train_stack(task, trainings, make_optimizer, progress, compiled, every_epoch)
         except Unlike as finding:
             reason = str(finding)
         except (Exception, SystemExit) as error:  # whatever vmap or an optimizer may raise
@@ -87,15 +93,19 @@ def try_stack(
 
 
 def train_in_turn(
-    task: Task, trainings: Sequence[Training], make_optimizer: MakeOptimizer, progress: Progress
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress,
+    every_epoch: bool = False,
 ) -> Runs:
     """Train one net after the other, each as if there were no other."""
     nets: list[TrainedNet] = []
     if len(trainings) == 1:
-        nets.append(train_one(task, trainings[0], make_optimizer, progress))
+        nets.append(train_one(task, trainings[0], make_optimizer, progress, every_epoch))
     else:
         for training in progress(trainings, len(trainings)):
-            nets.append(train_one(task, training, make_optimizer, no_progress))
+            nets.append(train_one(task, training, make_optimizer, no_progress, every_epoch))
             if not nets[-1].is_trained:
                 break
     last = nets[-1]
@@ -125,7 +135,18 @@ def train_in_turn(
         error=failed.error,
         stopped=failed.stopped,
         remarks=[] if failed.error or any(net.moved for net in nets) else [MOVED_NOTHING],
+        epochs=epochs_of(complete, task.epochs) if every_epoch else None,
     )
+
+
+def epochs_of(nets: Sequence["TrainedNet"], n_epochs: int) -> Epochs:
+    """Return the losses of nets after each epoch, those missing filled up."""
+    columns = []
+    for net in nets:
+        missing = math.inf if net.final_loss == math.inf else math.nan
+        columns.append(net.epochs + [(missing, missing)] * (n_epochs - len(net.epochs)))
+    losses, held_out = torch.tensor(columns, dtype=torch.float64).permute(2, 1, 0)
+    return Epochs(losses, held_out)
 
 
 @dataclass
@@ -138,12 +159,17 @@ class TrainedNet(Outcome):
     losses: list[float] = field(default_factory=list)
     final_loss: float = math.nan  # infinite where the training diverged, nan where it is unknown
     held_out_loss: float = math.nan
+    epochs: list[tuple[float, float]] = field(default_factory=list)  # both losses after each
     moved: bool = False
     is_trained: bool = False
 
 
 def train_one(
-    task: Task, training: Training, make_optimizer: MakeOptimizer, progress: Progress
+    task: Task,
+    training: Training,
+    make_optimizer: MakeOptimizer,
+    progress: Progress,
+    every_epoch: bool = False,
 ) -> TrainedNet:
     """Train one net, as far as it goes."""
     net = training.make_net(task)
@@ -158,6 +184,9 @@ def train_one(
         for loss in progress(steps, task.epochs * len(loader)):
             run.losses.append(loss)
             schedule.step(loss)
+            if every_epoch and len(run.losses) % len(loader) == 0 and math.isfinite(loss):
+                with judged(optimizer):
+                    run.epochs.append(losses_after(task, training, net))
         set_mode(optimizer, "eval")
         run.is_trained = True
     except BaseException as error:  # SystemExit, too
@@ -165,8 +194,7 @@ def train_one(
     run.moved = not all(torch.equal(a, b) for a, b in zip(start, net.parameters(), strict=True))
     try:
         if all(map(math.isfinite, run.losses[-1:])):
-            run.final_loss = finite_or_infinite(evaluate(net, training.dataset, task.loss))
-            run.held_out_loss = finite_or_infinite(evaluate(net, training.held_out, task.loss))
+            run.final_loss, run.held_out_loss = losses_after(task, training, net)
         else:
             run.final_loss = run.held_out_loss = math.inf
     except Exception as error:  # as where the whole data set does not fit into the memory
@@ -175,6 +203,8 @@ def train_one(
     return run
 
 
-def finite_or_infinite(loss: float) -> float:
-    """Return the loss, or infinity where it is not finite."""
-    return loss if math.isfinite(loss) else math.inf
+def losses_after(task: Task, training: Training, net: nn.Module) -> tuple[float, float]:
+    """Return the net's losses over both data sets, infinity where one is not finite."""
+    losses = (evaluate(net, data, task.loss) for data in (training.dataset, training.held_out))
+    loss, held_out_loss = (loss if math.isfinite(loss) else math.inf for loss in losses)
+    return loss, held_out_loss
