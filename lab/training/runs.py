@@ -160,34 +160,53 @@ def state_of(net: nn.Module) -> dict[str, Tensor]:
 
 def joined(one: Runs, other: Runs) -> Runs:
     """Return the runs of both, in ascending order of their learning rates."""
-    trainings = one.trainings + other.trainings
-    order = sorted(range(len(trainings)), key=lambda k: trainings[k].lr or 0)
-    nets = one.nets + other.nets
-    columns = [*one.losses.unbind(1), *other.losses.unbind(1)]
-    lr_histories = side_by_side([one.lr_histories, other.lr_histories])
+    runs = in_a_row([one, other])
+    lrs = [training.lr or 0 for training in runs.trainings]
+    order = sorted(range(len(lrs)), key=lambda k: lrs[k])
     return replace(
-        other,
-        trainings=[trainings[k] for k in order],
-        losses=pad_sequence([columns[k] for k in order], padding_value=math.nan),
-        lr_histories=None if lr_histories is None else lr_histories[:, order],
-        final_losses=torch.cat([one.final_losses, other.final_losses])[order],
-        held_out_losses=torch.cat([one.held_out_losses, other.held_out_losses])[order],
-        weights={k: torch.cat([one.weights[k], other.weights[k]])[order] for k in one.weights},
-        nets=[nets[k] for k in order] if len(nets) == len(trainings) else [],
-        stacked=one.stacked and other.stacked,
-        seconds=one.seconds + other.seconds,
-        remarks=one.remarks or other.remarks,
-        epochs=both_epochs(one.epochs, other.epochs, order),
+        runs,
+        trainings=[runs.trainings[k] for k in order],
+        losses=runs.losses[:, order],
+        lr_histories=None if runs.lr_histories is None else runs.lr_histories[:, order],
+        final_losses=runs.final_losses[order],
+        held_out_losses=runs.held_out_losses[order],
+        weights={name: weight[order] for name, weight in runs.weights.items()},
+        nets=[runs.nets[k] for k in order] if runs.nets else [],
+        epochs=runs.epochs and Epochs(runs.epochs.losses[:, order], runs.epochs.held_out[:, order]),
     )
 
 
-def both_epochs(one: Epochs | None, other: Epochs | None, order: list[int]) -> Epochs | None:
-    """Return the losses after each epoch of both, in this order, if both have them."""
-    if one is None or other is None:
-        return None
-    return Epochs(
-        torch.cat([one.losses, other.losses], 1)[:, order],
-        torch.cat([one.held_out, other.held_out], 1)[:, order],
+def in_a_row(parts: Sequence[Runs]) -> Runs:
+    """Return the runs of all parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    failed = next((part for part in parts if part.error), parts[0])
+    remarks = dict.fromkeys(remark for part in parts for remark in part.remarks)
+    if any(MOVED_NOTHING not in part.remarks for part in parts):
+        remarks.pop(MOVED_NOTHING, None)
+    epochs = [part.epochs for part in parts if part.epochs]
+    return replace(
+        parts[0],
+        trainings=[training for part in parts for training in part.trainings],
+        losses=pad_sequence(
+            [column for part in parts for column in part.losses.unbind(1)], padding_value=math.nan
+        ),
+        lr_histories=side_by_side([part.lr_histories for part in parts]),
+        final_losses=torch.cat([part.final_losses for part in parts]),
+        held_out_losses=torch.cat([part.held_out_losses for part in parts]),
+        weights={name: torch.cat([p.weights[name] for p in parts]) for name in parts[0].weights},
+        nets=[net for part in parts for net in part.nets] if all(p.nets for p in parts) else [],
+        stacked=all(part.stacked for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        error=failed.error,
+        stopped=failed.stopped,
+        remarks=list(remarks),
+        epochs=Epochs(
+            torch.cat([losses.losses for losses in epochs], 1),
+            torch.cat([losses.held_out for losses in epochs], 1),
+        )
+        if len(epochs) == len(parts)
+        else None,
     )
 
 

@@ -32,27 +32,55 @@ def train_all(
     make_optimizer: MakeOptimizer,
     progress: Progress = no_progress,
     every_epoch: bool = False,
+    crew: "Alone | None" = None,
 ) -> Runs:
     """Train them all: at once where that is proven to be the same, or else in turn.
 
-    With `every_epoch` the runs have the losses after each epoch, too; nothing else changes. An
-    exception that the optimizer raises is a result, the runs' `error`, and so is Ctrl-C: the runs
-    are as they are by then.
+    With `every_epoch` the runs have the losses after each epoch, too; nothing else changes. The
+    `crew` trains, by default this process alone: see crew.py. An exception that the optimizer
+    raises is a result, the runs' `error`, and so is Ctrl-C: the runs are as they are by then.
     """
+    crew = crew or Alone()
     start = time.perf_counter()
     runs, reason = None, ""
     if len(trainings) > 1:
         reason = why_in_turn(task, trainings[0])
         if not reason:
-            runs, reason = try_stack(task, trainings, make_optimizer, progress, every_epoch)
+            runs, reason = crew.at_once(task, trainings, make_optimizer, progress, every_epoch)
     if runs is None:
-        runs = train_in_turn(task, trainings, make_optimizer, progress, every_epoch)
+        runs = crew.in_turn(task, trainings, make_optimizer, progress, every_epoch)
         if reason and not runs.error:
             runs.remarks.append(f"{IN_TURN} ({reason})")
     if hasattr(make_optimizer, "optimizer_class") and lr_keyword(make_optimizer) is None:
         runs.remarks.append(NO_LR)
-    runs.seconds = time.perf_counter() - start
+    runs.seconds = runs.seconds or time.perf_counter() - start
     return runs
+
+
+class Alone:
+    """This process, which trains one part of the work after the other."""
+
+    def at_once(
+        self,
+        task: Task,
+        trainings: Sequence[Training],
+        make_optimizer: MakeOptimizer,
+        progress: Progress,
+        every_epoch: bool,
+    ) -> tuple[Runs | None, str]:
+        """Train all as one stack, or return None and why that cannot be."""
+        return try_stack(task, trainings, make_optimizer, progress, every_epoch)
+
+    def in_turn(
+        self,
+        task: Task,
+        trainings: Sequence[Training],
+        make_optimizer: MakeOptimizer,
+        progress: Progress,
+        every_epoch: bool,
+    ) -> Runs:
+        """Train each for itself."""
+        return train_in_turn(task, trainings, make_optimizer, progress, every_epoch)
 
 
 def why_in_turn(task: Task, training: Training) -> str:
