@@ -16,7 +16,8 @@ from lab.command_line.parser import Parser
 from lab.command_line.specs import TORCH_CLASSES, parse_optimizer
 from lab.outcome import nearest
 from lab.output.main import run_main
-from lab.output.report import Column, Report
+from lab.output.report import Report
+from lab.output.table import Column
 from lab.pictures.style import PALETTE, letter_color, new_figure
 
 import matplotlib.pyplot as plt

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from lab.command_line.options import add_lr, add_task
 from lab.command_line.parser import Parser
@@ -17,7 +18,8 @@ from lab.command_line.tasks import load_task
 from lab.command_line.types import positive_int
 from lab.outcome import Outcome, ProgressOf, keeping, show_none
 from lab.output.main import run_main
-from lab.output.report import Column, Report
+from lab.output.report import Report
+from lab.output.table import NUMBER, Column, as_numbers
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.checks import check_last_batch, check_optimizers, take_a_step
@@ -189,25 +191,37 @@ def draw(runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]]) 
     return figure
 
 
-def seconds_per_epoch(run: BatchSizeRun) -> str:
-    """Return the mean time of an epoch."""
+def ms_per_epoch(run: BatchSizeRun) -> float | None:
+    """Return the mean time of an epoch, in milliseconds."""
     n_epochs = len(run.seconds) - 1
-    return f"{run.seconds[-1] / n_epochs:.4f}" if n_epochs else "-"
+    return 1000 * run.seconds[-1] / n_epochs if n_epochs else None
 
 
-def last(losses: list[float], run: BatchSizeRun) -> str:
+def last(losses: list[float], run: BatchSizeRun) -> float:
     """Return the last one of a run's losses."""
-    return "-" if run.diverged_at else f"{losses[-1]:.5f}"
+    return math.inf if run.diverged_at else losses[-1]
 
 
 COLUMNS: list[Column[int, BatchSizeRun]] = [
     Column("method", "12", name_of),
-    Column("updates per epoch", ">17", lambda batch_size, run: str(run.updates_per_epoch)),
-    Column("seconds per epoch", ">17", lambda batch_size, run: seconds_per_epoch(run)),
-    Column("loss", ">8", lambda batch_size, run: last(run.losses, run)),
-    Column("held-out loss", ">13", lambda batch_size, run: last(run.held_out_losses, run)),
-    Column("gradient noise", ">14", lambda batch_size, run: f"{run.gradient_noise:.3f}"),
+    Column("updates/epoch", NUMBER, lambda size, run: run.updates_per_epoch, "d"),
+    Column("ms/epoch", NUMBER, lambda size, run: ms_per_epoch(run), goes=1),
+    Column("loss", NUMBER, lambda size, run: last(run.losses, run), infinite="diverged"),
+    Column(
+        "held-out loss",
+        NUMBER,
+        lambda size, run: last(run.held_out_losses, run),
+        infinite="diverged",
+    ),
+    Column("gradient noise", NUMBER, lambda size, run: run.gradient_noise),
 ]
+
+
+def rows(
+    runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]],
+) -> list[dict[str, Any]]:
+    """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
+    return as_numbers(COLUMNS, runs)
 
 
 def batch_size_type(text: str) -> int | str:
@@ -258,15 +272,16 @@ def main(argv: list[str] | None = None) -> int:
     ):
         runs[batch_size] = run
         report.row(batch_size, run)
+    report.explain()
 
-    rows = (
+    losses = (
         (batch_size, epoch, *values)
         for batch_size, run in runs.items()
         for epoch, values in enumerate(
             zip(run.seconds, run.losses, run.held_out_losses, strict=True)
         )
     )
-    return report.save(partial(draw, runs), CSV_HEADER, rows)
+    return report.save(partial(draw, runs), CSV_HEADER, losses)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from lab.command_line.options import (
     add_batch_size,
@@ -20,11 +21,12 @@ from lab.command_line.options import (
     seeds_of,
 )
 from lab.command_line.parser import Parser
-from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_task
 from lab.outcome import ProgressOf, show_none
 from lab.output.main import run_main
-from lab.output.report import Column, Report, name_columns
+from lab.output.report import Report
+from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_columns
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
@@ -32,7 +34,6 @@ from lab.training.metrics import Metric
 from lab.training.runs import trainings_of
 from lab.training.statistics import (
     describe_test,
-    format_quartiles,
     quartiles,
     seeds_needed,
     steps_to_target,
@@ -225,61 +226,56 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
 # ---------------------------------------------------------------- the table and the command line
 
 
-def steps_in_words(result: Sweep, target: float) -> str:
-    """Return after how many steps the loss is below the target at the best rate."""
+def steps_to(result: Sweep, target: float) -> Tensor:
+    """Return after how many steps the loss is below the target at the best rate, or infinity."""
     histories = result.losses[:, result.best].T
     window = result.runs.steps_per_epoch
-    steps = [steps_to_target(history, target, window) for history in histories]
-    return format_quartiles(torch.tensor(steps), ".0f")
+    return torch.tensor([steps_to_target(history, target, window) for history in histories])
 
 
-def good_lrs_in_words(result: Sweep) -> str:
+def good_lrs(result: Sweep) -> tuple[float, float] | None:
     """Return from which rate to which one the loss is near the best."""
     if result.diverged or result.median[result.best] <= 0:  # no loss is within a factor of it
-        return "-"
-    low, high = result.good_lrs()
-    return f"{low:.3g} to {high:.3g}"
+        return None
+    return result.good_lrs()
 
 
 def columns_of(
-    optimizers: Mapping[str, Spec], task: Task, metric: Metric | None
+    optimizers: Iterable[str], task: Task, metric: Metric | None
 ) -> list[Column[str, Sweep]]:
     """Return the columns of the table."""
-    measured: list[Column[str, Sweep]] = []
-    if metric:
-        measured.append(
-            Column(
-                metric.name,
-                ">22",
-                lambda label, result: format_quartiles(result.measured(metric), metric.format),
-            )
-        )
-    return [
+    columns: list[Column[str, Sweep]] = [
         *name_columns(optimizers),
+        Column("best lr", ">8", lambda label, r: None if r.diverged else r.best_lr, ".3g"),
         Column(
-            "best lr",
-            ">8",
-            lambda label, result: "-" if result.diverged else f"{result.best_lr:.3g}",
-        ),
-        Column(
-            "loss",
-            ">27",
-            lambda label, result: format_quartiles(result.final_losses[result.best], ".5f"),
+            "loss", QUARTILES, lambda label, r: r.final_losses[r.best], infinite="diverged", goes=3
         ),
         Column(
             "held-out loss",
-            ">27",
-            lambda label, result: format_quartiles(result.cross_validated_losses(), ".5f"),
+            QUARTILES,
+            lambda label, r: r.cross_validated_losses(),
+            infinite="diverged",
         ),
-        *measured,
-        Column("good rates", ">18", lambda label, result: good_lrs_in_words(result)),
-        Column(
-            f"steps to {task.target:g}",
-            ">17",
-            lambda label, result: steps_in_words(result, task.target),
-        ),
-        Column("seconds", ">7", lambda label, result: f"{result.runs.seconds:.2f}"),
+        Column("good rates", ">18", lambda label, r: good_lrs(r), ".3g", goes=4),
     ]
+    if metric:
+        columns.append(
+            Column(metric.name, SHARES, lambda label, r: r.measured(metric), metric.format)
+        )
+    if target := task.target:
+        title = f"steps to {target:g}"
+        columns.append(
+            Column(title, STEPS, lambda label, r: steps_to(r, target), ".0f", "never", goes=2)
+        )
+    columns.append(Column("seconds", ">7", lambda label, r: r.runs.seconds, ".2f", goes=1))
+    return columns
+
+
+def rows(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> list[dict[str, Any]]:
+    """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
+    sweeps = dict(sweeps)
+    runs = next(iter(sweeps.values())).runs
+    return as_numbers(columns_of(sweeps, runs.task, runs.trainings[0].metric(runs.task)), sweeps)
 
 
 def make_parser() -> Parser:
@@ -311,19 +307,20 @@ def main(argv: list[str] | None = None) -> int:
     ):
         sweeps[label] = result
         report.row(label, result)
+    report.explain(optimizers)
     report.conclude(partial(conclusions, sweeps))
 
-    rows = (
-        (label, training.lr, training.seed, *losses)
+    losses = (
+        (label, training.lr, training.seed, *both)
         for label, result in sweeps.items()
-        for training, *losses in zip(
+        for training, *both in zip(
             result.runs.trainings,
             result.runs.final_losses.tolist(),
             result.runs.held_out_losses.tolist(),
             strict=True,
         )
     )
-    return report.save(partial(draw, sweeps), CSV_HEADER, rows)
+    return report.save(partial(draw, sweeps), CSV_HEADER, losses)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Every optimizer starts from the same weights and sees the same mini-batches in t
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from lab.command_line.options import (
     add_batch_size,
@@ -17,20 +18,30 @@ from lab.command_line.options import (
     seeds_of,
 )
 from lab.command_line.parser import Parser
-from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_task
 from lab.command_line.types import animation_path, page_path
 from lab.live.page import Page
 from lab.outcome import ProgressOf, show_none
 from lab.output.main import run_main
-from lab.output.report import Column, Report, name_columns
+from lab.output.report import Report
+from lab.output.table import (
+    NUMBER,
+    QUARTILES,
+    SHARE,
+    SHARES,
+    STEPS,
+    Column,
+    as_numbers,
+    name_columns,
+)
 from lab.pictures import learning, style
 from lab.pictures.fits import fit_for
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, trainings_of
-from lab.training.statistics import format_quartiles, quartiles, steps_to_target
+from lab.training.statistics import quartiles, steps_to_target
 from lab.training.train import train_all
 
 import torch
@@ -108,40 +119,43 @@ def draw_losses(axes: Axes, runs: Mapping[str, Runs]) -> None:
         style.draw_lrs(axes, everyone, colors)
 
 
-def steps_in_words(run: Runs, target: float) -> str:
-    """Return after how many steps the loss is below the target: median and quartiles."""
+def steps_to(run: Runs, target: float) -> torch.Tensor:
+    """Return after how many steps the loss is below the target, of each training; or infinity."""
     histories = (run.history(k) for k in range(len(run.trainings)))
     steps = [steps_to_target(history, target, run.steps_per_epoch) for history in histories]
-    return format_quartiles(torch.tensor(steps), ".0f")
+    return torch.tensor(steps)
 
 
 def columns_of(
-    optimizers: Mapping[str, Spec], task: Task, n_seeds: int, metric: Metric | None
+    optimizers: Iterable[str], task: Task, n_seeds: int, metric: Metric | None
 ) -> list[Column[str, Runs]]:
     """Return the columns of the table."""
-    wide = ">27" if n_seeds > 1 else ">13"
-    measured: list[Column[str, Runs]] = []
-    if metric:
-        width = ">22" if n_seeds > 1 else ">8"
-        measured.append(
-            Column(
-                metric.name,
-                width,
-                lambda label, run: format_quartiles(run.measured(metric), metric.format),
-            )
-        )
-    return [
+    many = n_seeds > 1
+    loss, share, steps = (QUARTILES, SHARES, STEPS) if many else (NUMBER, SHARE, NUMBER)
+    columns: list[Column[str, Runs]] = [
         *name_columns(optimizers),
-        Column("loss", wide, lambda label, run: format_quartiles(run.final_losses, ".5f")),
-        Column(
-            "held-out loss", wide, lambda label, run: format_quartiles(run.held_out_losses, ".5f")
-        ),
-        *measured,
-        Column(
-            f"steps to {task.target:g}", ">17", lambda label, run: steps_in_words(run, task.target)
-        ),
-        Column("seconds", ">7", lambda label, run: f"{run.seconds:.2f}"),
+        Column("loss", loss, lambda label, run: run.final_losses, infinite="diverged", goes=3),
+        Column("held-out loss", loss, lambda label, run: run.held_out_losses, infinite="diverged"),
     ]
+    if metric:
+        columns.append(
+            Column(metric.name, share, lambda label, run: run.measured(metric), metric.format)
+        )
+    if target := task.target:
+        title = f"steps to {target:g}"
+        columns.append(
+            Column(title, steps, lambda label, run: steps_to(run, target), ".0f", "never", goes=2)
+        )
+    columns.append(Column("seconds", ">7", lambda label, run: run.seconds, ".2f", goes=1))
+    return columns
+
+
+def rows(runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]]) -> list[dict[str, Any]]:
+    """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
+    runs = dict(runs)
+    first = next(iter(runs.values()))
+    metric = first.trainings[0].metric(first.task)
+    return as_numbers(columns_of(runs, first.task, len(first.trainings), metric), runs)
 
 
 def make_parser() -> Parser:
@@ -179,8 +193,9 @@ def main(argv: list[str] | None = None) -> int:
     for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
         runs[label] = run
         report.row(label, run)
+    report.explain(optimizers)
 
-    rows = (
+    losses = (
         (label, training.seed, step, loss)
         for label, run in runs.items()
         for k, training in enumerate(run.trainings)
@@ -194,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     if page:
         report.save_as(options.live, page.save)
     figure, less = partial(draw, runs, options.fit), partial(draw, runs)
-    return report.save(figure, CSV_HEADER, rows, animations, draw_less=less)
+    return report.save(figure, CSV_HEADER, losses, animations, draw_less=less)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 The gradients are exact or, with --noise, stochastic, with the same draws for every optimizer.
 """
 
+import math
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lab.command_line.memory import BYTES_PER_STEP, check_memory
 from lab.command_line.options import add_optimizers
@@ -22,7 +24,8 @@ from lab.command_line.types import (
 )
 from lab.outcome import ProgressOf, keeping, show_none
 from lab.output.main import run_main
-from lab.output.report import Column, Report
+from lab.output.report import Report
+from lab.output.table import NUMBER, Column, as_numbers, name_columns
 from lab.pictures.paths import animate, animate_lrs, draw, draw_gallery
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers
@@ -103,19 +106,26 @@ def compare(
         run.raise_if_interrupted()
 
 
-def distance_in_words(surface: Surface, run: Descent) -> str:
+def distance(surface: Surface, run: Descent) -> float | None:
     """Return how far the end is from the nearest minimum."""
     if not surface.minima:
-        return "-"
+        return None
     minima = torch.tensor(surface.minima, dtype=run.path.dtype)
-    return f"{(minima - run.path[-1]).norm(dim=1).min():.2g}"
+    return (minima - run.path[-1]).norm(dim=1).min().item()
 
 
-def steps_in_words(surface: Surface, run: Descent, target: float) -> str:
-    """Return after how many steps a path is at most `target` above the minimum."""
-    floor = lowest(surface)
-    reached = None if floor is None else first_true(run.losses - floor < target)
-    return "-" if reached is None else str(reached)
+def steps_to(surface: Surface, run: Descent, target: float) -> float | None:
+    """Return after how many steps a path is less than `target` above the minimum, or infinity."""
+    if (floor := lowest(surface)) is None:
+        return None
+    reached = first_true(run.losses - floor < target)
+    return math.inf if reached is None else reached
+
+
+def point_in_words(point: torch.Tensor) -> str:
+    """Return a point to four decimals, or to four digits where it is far away."""
+    x, y = (format(value, ".4g" if abs(value) > 100 else ".4f") for value in point.tolist())
+    return f"({x}, {y})".replace("-0.0000", "0.0000")
 
 
 def end_in_words(run: Descent, window: Window) -> str:
@@ -128,29 +138,36 @@ def end_in_words(run: Descent, window: Window) -> str:
 
 
 def columns_of(
-    surface: Surface, optimizers: Mapping[str, Spec], options: Namespace
+    surface: Surface, optimizers: Iterable[str], target: float = TARGET
 ) -> list[Column[str, Descent]]:
     """Return the columns of a surface's table."""
-    window, target = window_around(surface, options.start), options.target
 
-    def call(label: str, run: Descent) -> str:
-        spec = optimizers[label]
-        return (spec.with_lr(run.lr) if run.lr else spec).call
+    def lr(label: str, run: Descent) -> float | None:
+        return run.lr or next(iter(run.lr_history), None)
 
-    width = max(map(len, ["optimizer", *optimizers]))
-    return [
-        Column("optimizer", f"{width}", lambda label, run: label),
-        Column("end", "20", lambda label, run: f"({run.path[-1, 0]:.3g}, {run.path[-1, 1]:.3g})"),
-        Column("loss", ">8", lambda label, run: f"{run.losses[-1]:.3g}"),
-        Column("distance", ">8", lambda label, run: distance_in_words(surface, run)),
-        Column(
-            f"steps to {target:g}",
-            ">15",
-            lambda label, run: steps_in_words(surface, run, target),
-        ),
-        Column("call", "", call),
-        Column("", "", lambda label, run: end_in_words(run, window)),
+    columns: list[Column[str, Descent]] = [
+        *name_columns(optimizers),
+        Column("lr", ">8", lr, ".3g", goes=1),
+        Column("end", "<18", lambda label, run: point_in_words(run.path[-1])),
+        Column("loss", ">9", lambda label, run: run.losses[-1].item()),
     ]
+    if surface.minima:
+        title = f"steps to {target:g}"
+        columns += [
+            Column("distance", NUMBER, lambda label, run: distance(surface, run)),
+            Column(
+                title, NUMBER, lambda label, run: steps_to(surface, run, target), ".0f", "never"
+            ),
+        ]
+    return columns
+
+
+def rows(
+    surface: Surface, runs: Mapping[str, Descent] | Iterable[tuple[str, Descent]]
+) -> list[dict[str, Any]]:
+    """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
+    runs = dict(runs)
+    return as_numbers(columns_of(surface, runs), runs)
 
 
 def make_parser() -> Parser:
@@ -250,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     first, *others = surfaces
     titles = {name: f"{name}: {surface.lesson}" for name, surface in surfaces.items()}
     columns = {
-        name: columns_of(surface, specs[name], options) for name, surface in surfaces.items()
+        name: columns_of(surface, specs[name], options.target) for name, surface in surfaces.items()
     }
     report = Report(options.output, options.csv, columns[first], titles[first])
     runs: dict[str, dict[str, Descent]] = {}
@@ -270,11 +287,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         for label, run in report.collect(descents):
             runs.setdefault(name, {})[label] = run
-            report.row(label, run)
+            report.row(label, run, end_in_words(run, window_around(surface, options.start)))
         if report.interrupted:
             break
+    report.explain(parse_optimizers(options.optimizers))
 
-    rows = (
+    points = (
         (*([name] if others else []), label, step, *point, loss)
         for name, descents in runs.items()
         for label, run in descents.items()
@@ -283,10 +301,10 @@ def main(argv: list[str] | None = None) -> int:
         )
     )
     if others:
-        return report.save(partial(draw_gallery, runs, surfaces), ("surface", *CSV_HEADER), rows)
+        return report.save(partial(draw_gallery, runs, surfaces), ("surface", *CSV_HEADER), points)
     animations = animations_of(options, surfaces[first], runs[first], report.progress)
     figure = partial(draw, surfaces[first], runs[first], options.start)
-    return report.save(figure, CSV_HEADER, rows, animations)
+    return report.save(figure, CSV_HEADER, points, animations)
 
 
 if __name__ == "__main__":

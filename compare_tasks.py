@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lab.command_line.options import (
     add_jobs,
@@ -22,18 +22,18 @@ from lab.command_line.options import (
     seeds_of,
 )
 from lab.command_line.parser import Parser
-from lab.command_line.specs import Spec, parse_optimizers, parse_task
+from lab.command_line.specs import parse_optimizers, parse_task
 from lab.command_line.tasks import load_tasks
 from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.main import run_main
-from lab.output.report import Column, Report
+from lab.output.report import Report
+from lab.output.table import NUMBER, QUARTILES, Column, as_numbers, name_width
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.jobs import TaskJob, TaskResult
 from lab.training.statistics import (
     describe_test,
-    format_quartiles,
     quartiles,
     seeds_needed,
     told_apart,
@@ -374,42 +374,49 @@ def draw_schedules(axes: Axes, table: Table) -> float:
 # ---------------------------------------------------------------- the table and the command line
 
 
-def default_in_words(result: TaskResult) -> str:
-    """Return the median held-out loss at the optimizer's default rate."""
-    if result.default_losses is None:
-        return "-"
-    return format_quartiles(quartiles(result.default_losses)[1:2], ".5g")
+def cell_of(value: Callable[[TaskResult], object]) -> Callable[[Place, Outcome], object]:
+    """Return what makes a cell: a value of a result; nothing where a worker was lost."""
+    return lambda place, result: value(result) if isinstance(result, TaskResult) else None
 
 
-def cell_of(text: Callable[[TaskResult], str]) -> Callable[[Place, Outcome], str]:
-    """Return what makes a cell: the text of a result, a dash where a worker was lost."""
-    return lambda place, result: text(result) if isinstance(result, TaskResult) else "-"
-
-
-def columns_of(
-    tasks: Iterable[str], optimizers: Mapping[str, Spec]
-) -> list[Column[Place, Outcome]]:
+def columns_of(tasks: Iterable[str], optimizers: Iterable[str]) -> list[Column[Place, Outcome]]:
     """Return the columns of the table."""
-    task_width = max(map(len, ["task", *tasks]))
-    label_width = max(map(len, ["optimizer", *optimizers]))
-    call_width = max(len(spec.call) for spec in optimizers.values())
     return [
-        Column("task", f"<{task_width}", lambda place, result: place.task),
-        Column("optimizer", f"<{label_width}", lambda place, result: place.optimizer),
-        Column("call", f"<{call_width}", lambda place, result: optimizers[place.optimizer].call),
+        Column("task", name_width(tasks), lambda place, result: place.task),
+        Column("optimizer", name_width(optimizers), lambda place, result: place.optimizer),
         Column(
             "best lr",
             ">8",
-            cell_of(lambda r: "-" if r.sweep.diverged else f"{r.sweep.best_lr:.3g}"),
+            cell_of(lambda r: None if r.sweep.diverged else r.sweep.best_lr),
+            ".3g",
         ),
         Column(
             "held-out loss",
-            ">30",
-            cell_of(lambda r: format_quartiles(r.sweep.cross_validated_losses(), ".4g")),
+            QUARTILES,
+            cell_of(lambda r: r.sweep.cross_validated_losses()),
+            infinite="diverged",
         ),
-        Column("at default lr", ">13", cell_of(default_in_words)),
-        Column("seconds", ">7", cell_of(lambda r: f"{r.seconds:.1f}")),
+        Column(
+            "at default lr",
+            NUMBER,
+            cell_of(
+                lambda r: (
+                    None if r.default_losses is None else quartiles(r.default_losses)[1].item()
+                )
+            ),
+            infinite="diverged",
+            goes=2,
+        ),
+        Column("seconds", ">7", cell_of(lambda r: r.seconds), ".1f", goes=1),
     ]
+
+
+def rows(
+    results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]],
+) -> list[dict[str, Any]]:
+    """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
+    places: dict[Place, Outcome] = dict(results)
+    return as_numbers(columns_of(*zip(*places, strict=True)), places)
 
 
 def make_parser() -> Parser:
@@ -443,21 +450,22 @@ def main(argv: list[str] | None = None) -> int:
         ):
             collected[place] = result
             report.row(place, result)
+    report.explain(optimizers)
 
     in_order = [Place(*words) for words in product(tasks, optimizers)]
     results = {place: collected[place] for place in in_order if place in collected}
     report.conclude(partial(conclusions, results))
-    rows = (
+    losses = (
         (*place, lr, seed, final, held_out)
         for place, result in trained(results).items()
-        for lr, *row in zip(
+        for lr, *both in zip(
             result.sweep.lrs, result.sweep.final_losses, result.sweep.held_out_losses, strict=True
         )
         for seed, final, held_out in zip(
-            result.sweep.seeds, *(losses.tolist() for losses in row), strict=True
+            result.sweep.seeds, *(values.tolist() for values in both), strict=True
         )
     )
-    return report.save(partial(draw, results), CSV_HEADER, rows)
+    return report.save(partial(draw, results), CSV_HEADER, losses)
 
 
 if __name__ == "__main__":

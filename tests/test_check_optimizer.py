@@ -566,7 +566,8 @@ def test_what_is_wrong_is_said_in_english_and_chinese(homework, few_problems, ca
     assert "WRONG  steps go downhill: The steps go uphill" in english
     assert check_optimizer.main([*WORDS, "--zh"]) == 1
     chinese = capsys.readouterr().out
-    assert chinese.count("\n") == english.count("\n")
+    assert chinese.count("\n\n") == english.count("\n\n")
+    assert chinese.count("h = ") == english.count("h = ")
     assert "WRONG  步子是下坡的" in chinese
 
 

@@ -224,14 +224,14 @@ def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys):
 
 def cells(run):
     """Return the cells of a run's row but for its name, and its note."""
-    return [*(column.cell(32, run) for column in script.COLUMNS[1:]), run.note]
+    return [*(column.told(column.cell(32, run)) for column in script.COLUMNS[1:]), run.note]
 
 
 def test_a_row_worked_by_hand():
     losses, held_out = [1.0, 0.5, 0.25], [1.1, 0.6, 0.35]
     run = script.BatchSizeRun(32, 0.25, losses, held_out, [0.0, 0.5, 2.0], 64)
-    assert cells(run) == ["32", "1.0000", "0.25000", "0.35000", "0.250", ""]
+    assert cells(run) == ["32", "1000", "0.2500", "0.3500", "0.2500", ""]
     run.diverged_at = 7
-    assert cells(run)[2:] == ["-", "-", "0.250", "diverged at step 7"]
+    assert cells(run)[2:] == ["diverged", "diverged", "0.2500", "diverged at step 7"]
     begun = script.BatchSizeRun(32, 0.25, [1.0], [1.1], [0.0], 3, stopped="interrupted at step 4")
-    assert cells(begun) == ["32", "-", "1.00000", "1.10000", "0.250", "interrupted at step 4"]
+    assert cells(begun) == ["32", "-", "1.000", "1.100", "0.2500", "interrupted at step 4"]

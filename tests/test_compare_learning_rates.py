@@ -164,7 +164,7 @@ def test_the_table_and_the_csv(workdir, capsys):
         judged = result.cross_validated_losses().median()
         line = next(line for line in out.splitlines() if line.startswith(label + " "))
         assert f" {result.lrs[best.argmin()]:.3g} " in line
-        assert f" {judged:.5f} [" in line
+        assert float(line.split("]")[1].split("[")[0]) == pytest.approx(judged.item(), rel=6e-4)
         assert "{:.3g} to {:.3g}".format(*result.good_lrs()) in line
 
 
@@ -172,14 +172,14 @@ def test_a_row_worked_by_hand():
     result = made_up_sweep([2.0, 1.0], [0.1, 1.0], seeds=4)
     result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
     columns = script.columns_of(parse_optimizers(["SGD"]), replace(SMALL, target=1.5), False)
-    row = {column.title: column.cell("SGD", result) for column in columns}
+    row = {column.title: column.told(column.cell("SGD", result)) for column in columns}
     assert row["best lr"] == "0.1"  # both medians are 3, and the first is taken
-    assert row["loss"] == "1.00000 [1.00000, 1.00000]"  # half of what is made up
+    assert row["loss"] == "1.000 [1.00, 1.00]"  # half of what is made up
     # The even seeds would take 0.1, at which the odd ones end at 5; these take 1 for those: 4.
-    assert row["held-out loss"] == "4.50000 [4.00000, 5.00000]"
-    assert row["steps to 1.5"] == "- [-, -]"
+    assert row["held-out loss"] == "4.500 [4.00, 5.00]"
+    assert row["steps to 1.5"] == "never"
     result = made_up_sweep([2.0, 1.0], [0.1, 1.0], seeds=4)  # the loss of each step is the same
-    row = {column.title: column.cell("SGD", result) for column in columns}
+    row = {column.title: column.told(column.cell("SGD", result)) for column in columns}
     assert (row["best lr"], row["good rates"]) == ("1", "1 to 1")
     assert row["steps to 1.5"] == "4 [4, 4]"  # an epoch
 
@@ -194,7 +194,7 @@ def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys)
     words += ["--lr-range", "0.01", "1", "--lr-count", "3", "--seeds", "4", "--seed", "0"]
     assert exit_status(script.main, ["--no-show", *words]) == 0
     head, row, *_ = capsys.readouterr().out.splitlines()
-    assert " accuracy " in head
+    assert " accuracy" in head
     task = replace(TASKS["logistic"], epochs=1, batch_size=50)
     sgd = {"SGD": parse_optimizer("SGD")}
     ((_, result),) = script.compare(sgd, task, (0.01, 0.1, 1.0), range(4))
@@ -205,7 +205,7 @@ def test_of_classes_the_table_has_the_accuracy_at_the_best_rate(workdir, capsys)
     metric = result.runs.trainings[k].metric(result.runs.task)
     assert result.measured(metric)[2].item() == pytest.approx(right)
     low, median, high = result.measured(metric).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-    assert f" {median:.1%} [{low:.1%}, {high:.1%}] " in row
+    assert f" {median:.1%} [{low:.1%}, {high:.1%}]" in row
 
 
 def test_the_figure_marks_best_rates_and_divergence():
@@ -247,7 +247,7 @@ def test_the_figure_marks_best_rates_and_divergence():
 
 def test_what_is_trained_one_by_one_is_said(workdir, capsys):
     assert run_main("--optimizers", "SGD", "LBFGS(max_iter=2)", "--epochs", "1") == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert out.count(IN_TURN) == 1
     assert f"LBFGS(max_iter=2): {IN_TURN} (ValueError: LBFGS doesn't support" in out
 

@@ -111,8 +111,7 @@ def losses(rows, seed):
 def cells(out):
     """Return the numbers of the table's only row: final losses and held-out losses."""
     row = next(line for line in out.splitlines() if line.startswith("Adam  "))
-    return [float(word.strip("[],")) for word in row.partition("))")[2].split()[:-2]
-            if word.strip("[],").replace(".", "").isdigit()]  # fmt: skip
+    return [float(word.strip("[],")) for word in row.split()[1:-1] if word[-1] != "r"]
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -126,5 +125,5 @@ def test_many_seeds_are_trained_by_the_loop_as_it_is_written(name, found):
         assert changed == (name not in ("none", "an average of the weights"))
     ends = [cells(its_out)[:2] for _, its_out, _ in alone.values()]
     median = [sum(pair) / 2 for pair in zip(*ends, strict=True)]
-    assert [cells(out)[0], cells(out)[3]] == pytest.approx(median, abs=2e-5)
+    assert [cells(out)[0], cells(out)[3]] == pytest.approx(median, rel=1e-3)
     assert ("net by net" in out) == (name != "none")  # and the table says so

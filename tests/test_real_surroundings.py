@@ -87,7 +87,7 @@ def test_a_name_that_is_taken_is_refused_or_right(small_file):
     else:
         task = objects_of(source.replace("from models import Net", theirs))["mine"]
         plain = plain_training(task, lambda params: torch.optim.SGD(params, lr=0.01))
-        assert float(end.rows["SGD"]["loss"]) == pytest.approx(plain.final, abs=1e-5)
+        assert float(end.rows["SGD"]["loss"]) == pytest.approx(plain.final, rel=6e-4)
 
 
 def test_a_file_that_is_changed_in_a_session_is_read_anew(small_file):

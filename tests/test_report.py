@@ -9,7 +9,8 @@ from pathlib import Path
 from lab.command_line.specs import parse_optimizers
 from lab.outcome import Outcome, keeping
 from lab.output import interruption, report
-from lab.output.report import Column, Report, name_columns
+from lab.output.report import Report
+from lab.output.table import Column
 from lab.pictures import style
 
 import pytest
@@ -237,18 +238,32 @@ def test_a_second_table_has_its_own_title_and_columns(make_report, capsys):
     assert lines == ["label    value", "a            1", "Once more:", "twice", "    6"]
 
 
-def test_the_columns_of_names_are_wide_enough_for_all(capsys, workdir):
-    specs = parse_optimizers({"a": "SGD(momentum=0.5)", "a label that is long": "SGD()"})
-    reporter = Report(Path("a.png"), None, [*name_columns(specs), *COLUMNS[1:]])
-    for label in specs:
-        reporter.row(label, Run(7))
-    head, *rows = capsys.readouterr().out.splitlines()
-    for line, call, value in zip(
-        [head, *rows], ["call", "SGD(momentum=0.5)", "SGD()"], ["value", "7", "7"], strict=True
-    ):
-        assert line.find(call) == head.find("call")
-        assert line.endswith(f" {value}")
-        assert len(line) == len(head)
+def test_below_the_table_stand_what_labels_mean_and_the_page(make_report, capsys):
+    reporter = make_report()
+    capsys.readouterr()
+    reporter.explain(parse_optimizers({"SGD": "SGD()", "slow": "SGD(lr=0.1)"}))
+    said = "In full: slow=SGD(lr=0.1)\nWhat the columns mean: docs/tables.md\n"
+    assert capsys.readouterr().out == said
+    reporter.explain()
+    assert capsys.readouterr().out == said.splitlines()[1] + "\n"
+
+
+def test_a_terminal_is_asked_how_wide_it_is_and_a_pipe_is_not(make_report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    reporter = make_report()
+    assert reporter.table.width == report.PIPE_WIDTH == 100
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    reporter = make_report()
+    assert reporter.table.width == 40
+    wide = Column("wide", ">30", lambda label, run: "x", goes=1)
+    reporter.begin_table([*COLUMNS, wide], "a title that is too long for a line of that width")
+    reporter.conclude(lambda: ["a sentence that is too long for a line of that width"])
+    reporter.explain()
+    lines = capsys.readouterr().out.splitlines()
+    assert "a title that is too long for a line of" in lines
+    assert "  that width" in lines
+    assert lines[-2:] == ["What the columns mean: docs/tables.md", "  (no room here for wide)"]
+    assert max(map(len, lines)) <= 40
 
 
 # ---------------------------------------------------------------- real processes

@@ -1,12 +1,12 @@
 """What happens to a script's results: rows as they come, and all of them saved at the end."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, TextIO, TypeVar
+from typing import Generic, TextIO, TypeVar
 
 from lab.outcome import Outcome, Progress, describe, hushed
 from lab.output import interruption
@@ -18,6 +18,7 @@ from lab.output.files import (
     write_csv,
 )
 from lab.output.progress import ERASE, is_terminal, show_progress
+from lab.output.table import Column, HasCall, Table, folded, in_full
 
 import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
@@ -25,34 +26,9 @@ from matplotlib.figure import Figure
 
 K = TypeVar("K", bound=Hashable)  # what labels a run
 R = TypeVar("R", bound=Outcome)  # a run
-K_contra = TypeVar("K_contra", contravariant=True)
-R_contra = TypeVar("R_contra", contravariant=True)
 
-
-@dataclass(frozen=True)
-class Column(Generic[K_contra, R_contra]):
-    """A column of a table: its title, how wide it is (a format such as '>8'), and each cell."""
-
-    title: str
-    width: str
-    cell: Callable[[K_contra, R_contra], str]
-
-
-class HasCall(Protocol):
-    """What was named on the command line: `call` is the full call."""
-
-    @property
-    def call(self) -> str: ...
-
-
-def name_columns(optimizers: Mapping[str, HasCall]) -> list[Column[str, Outcome]]:
-    """Return the columns that name an optimizer: its label and its call, wide enough for all."""
-    label_width = max(map(len, ["optimizer", *optimizers]))
-    call_width = max(len(optimizer.call) for optimizer in optimizers.values())
-    return [
-        Column("optimizer", f"<{label_width}", lambda label, run: label),
-        Column("call", f"<{call_width}", lambda label, run: optimizers[label].call),
-    ]
+PIPE_WIDTH = 100
+MEANING = "What the columns mean: docs/tables.md"
 
 
 class Report(Generic[K, R]):
@@ -75,11 +51,10 @@ class Report(Generic[K, R]):
 
     def begin_table(self, columns: Sequence[Column[K, R]], title: str = "") -> None:
         """Print a line above a table, if there is one, and the titles of its columns."""
-        self.columns = columns
-        self.layout = "  ".join(f"{{:{column.width}}}" for column in columns)
+        self.table = Table(columns, page_width())
         if title:
-            self.say(title)
-        self.say(self.layout.format(*(column.title for column in columns)).rstrip())
+            self.tell(title)
+        self.say(self.table.head)
 
     def say(self, text: str) -> None:
         """Print a line; where that cannot be done, go on without."""
@@ -90,6 +65,10 @@ class Report(Generic[K, R]):
         except OSError as error:  # a full disk, or a reader that left, as `| head` does
             self.complain(f"cannot write to standard output: {error.strerror}")
             silence(sys.stdout)
+
+    def tell(self, text: str) -> None:
+        """Print a sentence, in lines that fit."""
+        self.say(folded(text.split(" "), self.table.width))
 
     def complain(self, text: str) -> None:
         """Say on standard error what went wrong: the exit status will be 1."""
@@ -128,28 +107,35 @@ class Report(Generic[K, R]):
         finally:
             interruption.wait()
 
-    def row(self, label: K, run: R) -> None:
-        """Print the row of a run, and what else there is to know of it."""
+    def row(self, label: K, run: R, note: str | None = None) -> None:
+        """Print the row of a run, and what else there is to know of it: a note, or the run's."""
         cells, failures = [], []
-        for column in self.columns:
+        for column in self.table.columns:
             try:
-                cells.append(column.cell(label, run))
+                cells.append(column.told(column.cell(label, run)))
             except Exception as error:  # as of a user's own metric
                 cells.append("-")
                 failures.append(f"{label}: no {column.title}: {describe(error)}")
-        self.say(f"{self.layout.format(*cells)}  {run.note}".rstrip())
+        self.say(self.table.line(cells, run.note if note is None else note))
         for failure in failures:
             self.complain(failure)
         for remark in run.remarks:
-            self.say(f"{label}: {remark}")
+            self.tell(f"{label}: {remark}")
         if run.error and not run.interrupted:
             self.status = 1
+
+    def explain(self, optimizers: Mapping[str, HasCall] | None = None) -> None:
+        """Print below a table what its labels stand for, and where its columns are explained."""
+        if calls := in_full(optimizers or {}, self.table.width):
+            self.say(calls)
+        narrow = f" (no room here for {', '.join(self.table.left_out)})"
+        self.tell(MEANING + narrow * bool(self.table.left_out))
 
     def conclude(self, sentences: Callable[[], Iterable[str]]) -> None:
         """Print what the numbers say, a sentence a line."""
         try:
             for sentence in sentences():
-                self.say(sentence)
+                self.tell(sentence)
         except Exception as error:
             self.complain(f"cannot sum it up: {describe(error)}")
 
@@ -217,6 +203,11 @@ class Report(Generic[K, R]):
     def was_interrupted(self) -> bool:
         """Tell whether a signal ended the work, or waits to be obeyed."""
         return self.interrupted or interruption.was_asked()
+
+
+def page_width() -> int:
+    """Return how many letters wide a line may be: a terminal is asked, a pipe has no width."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else PIPE_WIDTH
 
 
 def make_animation(make: Callable[[], FuncAnimation], path: Path) -> None:
