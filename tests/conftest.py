@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.command_line.parser import Parser
 from lab.command_line.types import finite_float
 from lab.outcome import no_progress
-from lab.training import machine, train
+from lab.training import machine, train, way
 from lab.training.runs import Runs, Training, trainings_of
 from lab.training.sweeps import Sweep
 from lab.training.train import train_in_turn
@@ -46,6 +46,12 @@ def _no_windows():
     plt.switch_backend("agg")
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def _small_stacks(monkeypatch):
+    """Have two nets be a stack, though in turn they are quicker: what holds of many is shown so."""
+    monkeypatch.setattr(way, "MIN_NETS", 2)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,36 @@ def test_a_small_stack_uses_one_thread_and_a_large_one_all(two_threads):
     assert threads_in_use(5000) == 1
     assert torch.get_num_threads() == 2
     assert threads_in_use(10**6) == 2
+
+
+def test_a_net_alone_does_so_by_its_work(two_threads):
+    for work, n_threads in ((1e6, 1), (29e6, 1), (1e9, 2)):
+        with machine.threads_for_work(lambda work=work: work):
+            assert torch.get_num_threads() == n_threads
+        assert torch.get_num_threads() == 2
+
+
+def test_work_is_counted_only_if_it_matters(two_threads, monkeypatch):
+    def count():
+        raise AssertionError
+
+    monkeypatch.setattr(machine, "DEFAULT_THREADS", 1)
+    torch.set_num_threads(1)
+    with machine.threads_for_work(count):
+        assert torch.get_num_threads() == 1
+
+
+def test_where_threads_that_wait_do_not_fall_asleep_work_has_to_be_larger(monkeypatch):
+    """As in a notebook that has imported torch before lab could set how long they wait."""
+
+    def limits():
+        module = runpy.run_path(machine.__file__)
+        return module["WORTH_SHARING"], module["WORK_WORTH_SHARING"]
+
+    monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
+    assert limits() == (30_000, 30e6)
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert limits() == (60_000, 60e6)
 
 
 def test_the_users_own_number_of_threads_comes_first(two_threads, monkeypatch):

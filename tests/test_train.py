@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 from lab.outcome import no_progress, show_none
+from lab.training import machine
 from lab.training.adapt import manners
 from lab.training.runs import MOVED_NOTHING, Training
 from lab.training.train import train_in_turn
@@ -150,6 +152,35 @@ class OutOfPlace(torch.optim.SGD):
 def test_a_step_that_moves_nothing_is_told():
     runs = train_in_turn(TASK, TRAININGS[:1], OutOfPlace, no_progress)
     assert runs.remarks == [MOVED_NOTHING]
+
+
+class LooksAtThreads(torch.optim.SGD):
+    seen: ClassVar[list[int]] = []
+
+    def step(self, closure=None):
+        self.seen.append(torch.get_num_threads())
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("n_trainings", [1, 2])
+@pytest.mark.parametrize(("worth", "n_threads"), [(None, 1), (0, 2)])
+def test_threads_go_by_the_work(n_trainings, worth, n_threads, two_threads, monkeypatch):
+    monkeypatch.setitem(manners, LooksAtThreads, "closure")
+    monkeypatch.setattr(LooksAtThreads, "seen", [])
+    if worth is not None:
+        monkeypatch.setattr(machine, "WORK_WORTH_SHARING", worth)
+    train_in_turn(TASK, TRAININGS[:n_trainings], LooksAtThreads, no_progress)
+    assert set(LooksAtThreads.seen) == {n_threads}
+    assert torch.get_num_threads() == 2
+
+
+def test_what_nets_have_learned_is_held_once():
+    runs = train_in_turn(TASK, TRAININGS, adam, no_progress)
+    for k, net in enumerate(runs.nets):
+        for name, param in net.named_parameters():
+            assert param.grad is None
+            assert param.requires_grad
+            assert param.data_ptr() == runs.weights[name][k].data_ptr()
 
 
 def test_progress_counts_steps_of_one_and_nets_of_many():

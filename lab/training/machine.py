@@ -2,24 +2,41 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-# Threads that share operations as small as a stack's mostly wait for each other: below some 500
-# nets of the tutorial's they gain nothing. From there on they gain a quarter, if those that wait
-# soon fall asleep (lab/__init__.py). Where they do not, beside another busy process, they burn the
-# time that the others need, and all take ten times as long (benchmarks/speed.py).
-WORTH_SHARING = 30_000 if "GOMP_SPINCOUNT" in os.environ else 60_000  # parameters of all nets
+# Threads that share small operations mostly wait for each other. Those that wait soon fall asleep
+# (lab/__init__.py), unless torch was imported first, as a notebook may have done: then, beside
+# another busy process, they burn the time that the others need, and all take up to ten times as
+# long (benchmarks/speed.py). So small work has one thread either way, and there a larger one, too.
+FALLS_ASLEEP = "GOMP_SPINCOUNT" in os.environ
+PATIENCE = 1 if FALLS_ASLEEP else 2
+# Below some 500 nets of the tutorial's, a stack gains nothing from a second thread; from there on
+# a quarter.
+WORTH_SHARING = PATIENCE * 30_000  # parameters of all nets
+# A net alone, two threads on two processors, by `work_of` in way.py: 0.8 times as quick at 0.3 to
+# 12 million, 1.0 at 18, 1.2 at 55, 1.2 to 1.5 at 70, 1.4 at 110, 1.7 at 440 and at 540.
+WORK_WORTH_SHARING = PATIENCE * 30e6
 DEFAULT_THREADS = torch.get_num_threads()
 
 
+def threads_for(n_parameters: int) -> AbstractContextManager[None]:
+    """Use one thread in the block if a stack of so many is small."""
+    return threads(lambda: n_parameters > WORTH_SHARING)
+
+
+def threads_for_work(work: Callable[[], float]) -> AbstractContextManager[None]:
+    """Use one thread in the block if a net's work is small; it is counted only if it matters."""
+    return threads(lambda: work() > WORK_WORTH_SHARING)
+
+
 @contextmanager
-def threads_for(n_parameters: int) -> Iterator[None]:
-    """Use one thread in the block if the work is small, unless the user has chosen how many."""
+def threads(is_large: Callable[[], bool]) -> Iterator[None]:
+    """Use one thread in the block unless the work is large, or the user has chosen how many."""
     chosen = "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() != DEFAULT_THREADS
-    if chosen or n_parameters > WORTH_SHARING:
+    if chosen or DEFAULT_THREADS == 1 or is_large():
         yield
         return
     torch.set_num_threads(1)

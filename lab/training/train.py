@@ -3,19 +3,27 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.outcome import Outcome, Progress, describe, no_progress
 from lab.training.adapt import MakeOptimizer, judged, lr_keyword, set_mode
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
-from lab.training.plain_loop import loop_is_plain
+from lab.training.machine import threads_for_work
 from lab.training.proof import Unlike
-from lab.training.runs import MOVED_NOTHING, Epochs, Runs, Training, side_by_side, state_of
+from lab.training.runs import (
+    MOVED_NOTHING,
+    Epochs,
+    Runs,
+    Training,
+    in_a_row,
+    side_by_side,
+)
 from lab.training.schedules import Schedule, schedulers_of
 from lab.training.stack import train_stack
+from lab.training.way import is_stack_quicker, stacks_of, why_in_turn, work_of
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from data import make_loader
@@ -34,7 +42,7 @@ def train_all(
     every_epoch: bool = False,
     crew: "Alone | None" = None,
 ) -> Runs:
-    """Train them all: at once where that is proven to be the same, or else in turn.
+    """Train them all: at once where that is quicker and proven to be the same, or else in turn.
 
     With `every_epoch` the runs have the losses after each epoch, too; nothing else changes. The
     `crew` trains, by default this process alone: see crew.py. An exception that the optimizer
@@ -43,7 +51,7 @@ def train_all(
     crew = crew or Alone()
     start = time.perf_counter()
     runs, reason = None, ""
-    if len(trainings) > 1:
+    if is_stack_quicker(task, trainings):
         reason = why_in_turn(task, trainings[0])
         if not reason:
             runs, reason = crew.at_once(task, trainings, make_optimizer, progress, every_epoch)
@@ -83,19 +91,6 @@ class Alone:
         return train_in_turn(task, trainings, make_optimizer, progress, every_epoch)
 
 
-def why_in_turn(task: Task, training: Training) -> str:
-    """Return why such nets cannot be a stack, if that is known before."""
-    if not loop_is_plain():
-        return "the loop of training.py is not the one that a stack has"
-    net = training.make_net(task)
-    net.train()
-    x, y = training.dataset[: task.batch_size]
-    task.loss(net(x), y).backward()
-    if any(param.grad is None for param in net.parameters()):
-        return "some of its parameters get no gradient"
-    return ""
-
-
 def try_stack(
     task: Task,
     trainings: Sequence[Training],
@@ -107,7 +102,7 @@ def try_stack(
     reason = ""
     for compiled in [True, False] if is_worth_compiling(task, trainings) else [False]:
         try:
-            runs = train_stack(task, trainings, make_optimizer, progress, compiled, every_epoch)
+            runs = train_stacks(task, trainings, make_optimizer, progress, compiled, every_epoch)
         except Unlike as finding:
             reason = str(finding)
         except (Exception, SystemExit) as error:  # whatever vmap or an optimizer may raise
@@ -120,6 +115,27 @@ def try_stack(
     return None, reason
 
 
+def train_stacks(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress,
+    compiled: bool,
+    every_epoch: bool,
+) -> Runs:
+    """Train them as one stack, or as many as are quicker; of those, keep what is complete."""
+    stacks = stacks_of(task, trainings)
+    if len(stacks) == 1:
+        return train_stack(task, trainings, make_optimizer, progress, compiled, every_epoch)
+    parts: list[Runs] = []
+    for stack in progress(stacks, len(stacks)):
+        parts.append(train_stack(task, stack, make_optimizer, no_progress, compiled, every_epoch))
+        if error := parts[-1].error:
+            stopped = parts[-1].stopped
+            return replace(in_a_row(parts[:-1] or parts), error=error, stopped=stopped)
+    return in_a_row(parts)
+
+
 def train_in_turn(
     task: Task,
     trainings: Sequence[Training],
@@ -129,19 +145,19 @@ def train_in_turn(
 ) -> Runs:
     """Train one net after the other, each as if there were no other."""
     nets: list[TrainedNet] = []
-    if len(trainings) == 1:
-        nets.append(train_one(task, trainings[0], make_optimizer, progress, every_epoch))
-    else:
-        for training in progress(trainings, len(trainings)):
-            nets.append(train_one(task, training, make_optimizer, no_progress, every_epoch))
-            if not nets[-1].is_trained:
-                break
+    with threads_for_work(lambda: work_of(task, trainings[0])):
+        if len(trainings) == 1:
+            nets.append(train_one(task, trainings[0], make_optimizer, progress, every_epoch))
+        else:
+            for training in progress(trainings, len(trainings)):
+                nets.append(train_one(task, training, make_optimizer, no_progress, every_epoch))
+                if not nets[-1].is_trained:
+                    break
     last = nets[-1]
     if last.error and not last.is_trained and len(trainings) > 1:
         last.stop(last.error, len(last.losses) + 1, trainings[len(nets) - 1].seed)
     complete = [net for net in nets if net.is_trained] or nets
     failed = next((net for net in nets if net.error), last)
-    states = [state_of(net.net) for net in complete]
     final_losses, held_out_losses = (
         torch.tensor(losses, dtype=torch.float64)
         for losses in zip(*((net.final_loss, net.held_out_loss) for net in complete), strict=True)
@@ -155,7 +171,7 @@ def train_in_turn(
         ),
         final_losses=final_losses,
         held_out_losses=held_out_losses,
-        weights={name: torch.stack([state[name] for state in states]) for name in states[0]},
+        weights=stacked_weights([net.net for net in complete]),
         nets=[net.net for net in complete],
         steps_per_epoch=last.schedule.steps_per_epoch,
         lr=complete[0].lr,
@@ -165,6 +181,21 @@ def train_in_turn(
         remarks=[] if failed.error or any(net.moved for net in nets) else [MOVED_NOTHING],
         epochs=epochs_of(complete, task.epochs) if every_epoch else None,
     )
+
+
+@torch.no_grad()
+def stacked_weights(nets: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Return weights and buffers by name (nets, ...), of which the nets' own become the rows.
+
+    So each is held once. What a net has beside, its gradients, goes.
+    """
+    states = [{**dict(net.named_parameters()), **dict(net.named_buffers())} for net in nets]
+    stacked = {}
+    for name in states[0]:
+        stacked[name] = torch.stack([state[name].detach() for state in states])
+        for state, row in zip(states, stacked[name], strict=True):
+            state[name].grad, state[name].data = None, row
+    return stacked
 
 
 def epochs_of(nets: Sequence["TrainedNet"], n_epochs: int) -> Epochs:
