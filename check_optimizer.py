@@ -45,7 +45,7 @@ BESIDE = ["SGD", "Momentum", "Adam"]  # of settings.py: the other columns of the
 
 EXAMPLES = """\
   python check_optimizer.py homework.MyAdam --like Adam
-  python check_optimizer.py homework.MyMomentum --like "SGD(lr=0.01, momentum=0.8)"
+  python check_optimizer.py homework.MyMomentum --like "SGD(momentum=0.8)"
   python check_optimizer.py "homework.MyRule(gamma=0.5)" --zh"""
 
 CSV_HEADER = ("problem", "optimizer", "levels")
@@ -316,16 +316,16 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "check_optimizer.png")
     parser.add_argument(
         "optimizer",
-        metavar="SPEC",
-        help="the optimizer that is checked: NAME or NAME(keyword=literal, ...), where NAME is "
-        "module.Class of a file of yours or a package, or a class of torch.optim",
+        metavar="NAME",
+        help="the optimizer to check, as my_file.MyClass, or "
+        '"my_file.MyClass(gamma=0.5)" in quotes, or a class of torch.optim or a package',
     )
     parser.add_argument(
         "--like",
-        metavar="SPEC",
-        help="the optimizer whose steps it has to take, likewise; a bare NAME is the class with "
-        "its own defaults. What a SPEC names goes to its own optimizer, but lr, which goes to both "
-        "(0.01 if neither names it); of the rest, what both take is compared at several values",
+        metavar="NAME",
+        help="the optimizer whose steps it has to take, as Adam: the class with its own defaults; "
+        'or as "SGD(lr=0.1, momentum=0.8)" in quotes. An lr goes to both (0.01 if there is none). '
+        "Of the other hyperparameters, those that both take are compared at several values",
     )
     parser.add_argument("--zh", action="store_true", help="in Chinese (中文)")
     return parser

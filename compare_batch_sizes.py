@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.command_line.options import add_lr, add_task
 from lab.command_line.parser import Parser
-from lab.command_line.specs import parse_optimizer
+from lab.command_line.specs import parse_optimizer, parse_optimizers
 from lab.command_line.tasks import load_task
 from lab.command_line.types import positive_int
 from lab.outcome import Outcome, ProgressOf, keeping, show_none
@@ -236,9 +236,11 @@ def make_parser() -> Parser:
         type=batch_size_type,
         metavar="N",
         default=BATCH_SIZES,
-        help=f"samples a step; full is all there are (default: {' '.join(BATCH_SIZES)})",
+        help=f"how many samples to take for a step; full: all (default: {' '.join(BATCH_SIZES)})",
     )
-    parser.add("--optimizer", str, OPTIMIZER, "SPEC, as in compare_optimizers.py")
+    parser.add(
+        "--optimizer", str, OPTIMIZER, 'as Adam, or "Adam(lr=0.003)" in quotes, or my_file.MyClass'
+    )
     add_lr(parser)
     add_task(parser)
     return parser
@@ -260,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
                 check_last_batch(replace(task, batch_size=size), training)
             except ValueError as error:
                 raise ValueError(f"--batch-sizes {size}: {error}") from error
-        optimizer = parse_optimizer(options.optimizer, options.lr)
+        (optimizer,) = parse_optimizers([options.optimizer], options.lr).values()
         smallest = replace(task, batch_size=min(batch_sizes))
         check_optimizers({optimizer.label: optimizer}, partial(take_a_step, smallest, training))
 

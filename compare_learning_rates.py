@@ -61,8 +61,8 @@ SEEDS = 10
 
 EXAMPLES = """\
   python compare_learning_rates.py --seeds 100
-  python compare_learning_rates.py --optimizers Adam AdamW NAdam RAdam --lr-range 1e-3 0.3
-  python compare_learning_rates.py --optimizers Adam homework.MyAdam --csv rates.csv
+  python compare_learning_rates.py --optimizers Adam NAdam --lr-range 1e-3 0.3
+  python compare_learning_rates.py --optimizers Adam homework.MyAdam
   python compare_learning_rates.py --task rare_words"""
 
 CSV_HEADER = ("optimizer", "lr", "seed", "final_loss", "held_out_loss")

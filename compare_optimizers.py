@@ -54,9 +54,9 @@ from tasks import TASKS, Task
 EXAMPLES = """\
   python compare_optimizers.py --fit --animate learning.gif
   python compare_optimizers.py --seeds 100
-  python compare_optimizers.py --optimizers Adam "AdamW(weight_decay=0.1)" "big=SGD(lr=0.5)"
-  python compare_optimizers.py --optimizers SGD homework.MySGD --epochs 30 --csv losses.csv
-  python compare_optimizers.py --optimizers SGD "SGD(lr=0.5) + CosineAnnealingLR(T_max=12)"
+  python compare_optimizers.py --optimizers "AdamW(eps=1e-6)" "big=SGD(lr=0.5)"
+  python compare_optimizers.py --optimizers SGD homework.MySGD --csv losses.csv
+  python compare_optimizers.py --optimizers "SGD(lr=0.5) + StepLR(step_size=4)"
   python compare_optimizers.py --task spirals --lr 0.03 --fit
   python compare_optimizers.py --live page.html
 """
@@ -167,9 +167,9 @@ def make_parser() -> Parser:
     add_seeds(parser, 1)
     add_target(parser)
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
-    text = "also watch the nets learn, as .gif, .html or .mp4"
+    text = "also a film of the nets while they learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
-    text = "also a page, .html, in which the nets train again at every movement of a slider"
+    text = "also a page with sliders, as page.html: the nets train again at every movement"
     parser.add_argument("--live", type=page_path, metavar="PATH", help=text)
     return parser
 

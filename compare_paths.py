@@ -63,7 +63,7 @@ TARGET = 0.01
 
 EXAMPLES = """\
   python compare_paths.py --noise 1 --optimizers SGD Momentum --lr 0.1
-  python compare_paths.py --surface rosenbrock --tune --steps 200 --animate race.gif
+  python compare_paths.py --surface rosenbrock --steps 200 --animate race.gif
   python compare_paths.py --animate-rates rates.html
   python compare_paths.py --surface all"""
 
@@ -185,25 +185,39 @@ def make_parser() -> Parser:
         type=finite_float,
         nargs=2,
         metavar=("X", "Y"),
-        help="where every path begins (default: the surface's own start)",
+        help="where every path begins, as 1 2 (default: the surface's own start)",
     )
-    parser.add("--steps", positive_int, STEPS, "steps of each optimizer")
-    parser.add("--noise", non_negative_float, NOISE, "standard deviation of the gradient's noise")
+    parser.add("--steps", positive_int, STEPS, "how many steps each optimizer takes")
+    parser.add(
+        "--noise",
+        non_negative_float,
+        NOISE,
+        "how much noise to add to each gradient: its standard deviation",
+    )
     parser.add_argument(
         "--lr",
         type=positive_float,
-        help="learning rate where a SPEC names none (default: the surface's, or else as --tune)",
+        help="the learning rate, where a NAME in brackets has no lr of its own (default: the "
+        "surface's, or else as with --tune)",
     )
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="where a SPEC names no lr, find the one that ends lowest on this surface",
+        help="find the learning rate that ends lowest on this surface, where --lr would be used",
     )
-    parser.add("--target", positive_float, TARGET, "height above the minimum that is near enough")
+    parser.add(
+        "--target",
+        positive_float,
+        TARGET,
+        "the column `steps to` counts the steps until the loss is so near to the minimum",
+    )
     parser.add_argument(
-        "--animate", type=animation_path, metavar="PATH", help="the race, as .gif, .html or .mp4"
+        "--animate",
+        type=animation_path,
+        metavar="PATH",
+        help="also a film of the race, as .gif, .html or .mp4",
     )
-    text = "the paths at one learning rate after another, likewise: an .html has a slider"
+    text = "also a film of the paths at one learning rate after another; as .html, with a slider"
     parser.add_argument("--animate-rates", type=animation_path, metavar="PATH", help=text)
     return parser
 

@@ -65,7 +65,8 @@ SEEDS = 10
 
 EXAMPLES = """\
   python compare_tasks.py --csv tasks.csv
-  python compare_tasks.py --tasks spirals prose problem.mine --optimizers Adam Lion=homework.Lion
+  python compare_tasks.py --tasks spirals prose problem.mine
+  python compare_tasks.py --optimizers Adam Lion=homework.Lion
   python compare_tasks.py --dask tcp://HOST:8786"""
 
 CSV_HEADER = ("task", "optimizer", "lr", "seed", "final_loss", "held_out_loss")

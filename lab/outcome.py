@@ -169,6 +169,7 @@ def is_of_a_user(path: Path) -> bool:
 
 def nearest(word: str, known: list[str]) -> str:
     """Return a hint that offers the known names nearest to `word`, or else all of them."""
-    names = {name.lower(): name for name in reversed(known)}
-    close = [names[name] for name in difflib.get_close_matches(word.lower(), names)]
+    names, word = {name.lower(): name for name in reversed(known)}, word.lower()
+    longer = [name for name in names if len(word) > 3 and word in name]
+    close = [names[name] for name in difflib.get_close_matches(word, names) or longer]
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

@@ -286,7 +286,7 @@ def in_mode(optimizer: Optimizer, mode: str) -> None:
 def assert_like_plain(end: End, label: str, plains: list[Plain], status: int = 0) -> None:
     """Assert the numbers of a plain loop for each seed, bit for bit where trained in turn."""
     assert_saved(end, status)
-    in_turn = len(plains) == 1 or "net by net" in end.said
+    in_turn = len(plains) == 1 or "net by net" in " ".join(end.said.split())
     for seed, plain in enumerate(plains, start=SEED):
         losses = losses_in_csv(label, seed)
         assert losses == (plain.losses if in_turn else near(plain.losses))

@@ -615,7 +615,7 @@ def test_its_own_words_are_not_heard(homework, few_problems, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: SPEC"),
+        ([], "the following arguments are required: NAME"),
         (["homework.Nothing"], "homework has no 'Nothing'; known: "),
         (["homework"], "unknown optimizer 'homework'"),
         (["Adma"], "did you mean Adam"),

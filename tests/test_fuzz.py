@@ -68,13 +68,14 @@ def check_optimizers(made: Example, found: dict) -> None:
         assert_same(losses_in_csv(words[1]), plains[0].losses[:2], False)
         return
     assert_saved(end)
-    to_rounding = made.seeds > 1 and f"{words[1]}: trained net by net" not in end.out
+    to_rounding = made.seeds > 1 and "net by net" not in " ".join(end.out.split())
     for seed, plain in enumerate(plains, SEED):
         if assert_same(losses_in_csv(words[1], seed), plain.losses, to_rounding):
             return
     row = end.rows[words[1]]
     slack = 1e-3 * max(1, *(abs(plain.final) for plain in plains)) if to_rounding else 1.1e-5
-    assert_quartiles(row["loss"], [plain.final for plain in plains], slack)
+    if "loss" in row:  # there is room for it
+        assert_quartiles(row["loss"], [plain.final for plain in plains], slack)
     assert_quartiles(row["held-out loss"], [plain.held_out for plain in plains], slack)
     assert_accuracy([row["accuracy"]] if "accuracy" in row else [], made.is_right, plains)
 

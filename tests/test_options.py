@@ -16,7 +16,7 @@ def test_every_default_is_said(parser, capsys):
     options.add_seeds(parser, 7)
     options.add_target(parser)
     with pytest.raises(SystemExit) as stop:
-        parser.parse(["--help"])
+        parser.parse(["--help", "all"])
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "What for?" in out

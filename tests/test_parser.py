@@ -1,5 +1,8 @@
 """The parser: one line for each error, and the options that every script has."""
 
+import contextlib
+import io
+import re
 from pathlib import Path
 
 from lab.pictures import style
@@ -10,7 +13,17 @@ from conftest import assert_refused, exit_status
 from matplotlib.colors import to_hex
 from PIL import Image
 
+import check_optimizer
+import compare_batch_sizes
+import compare_learning_rates
 import compare_optimizers
+import compare_paths
+import compare_tasks
+
+SCRIPTS = [
+    *(check_optimizer, compare_batch_sizes, compare_learning_rates, compare_optimizers),
+    *(compare_paths, compare_tasks),
+]
 
 
 @pytest.mark.parametrize("text", ["-1e-3", "-1.5E+2", "-.5", "-3", "-3.25"])
@@ -42,6 +55,53 @@ def test_no_show_asks_for_no_screen(parser, monkeypatch):
     assert used == []
     parser.parse(["--no-show"])
     assert used == ["agg"]
+
+
+def help_of(module, *words):
+    """Return what a script's --help shows, as lines."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as stop:
+        module.make_parser().parse(["--help", *words])
+    assert stop.value.code == 0
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("module", SCRIPTS, ids=lambda module: module.__name__)
+def test_the_help_shows_the_ten_options_that_most_need_and_all_if_asked(module, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    few, every = help_of(module), help_of(module, "all")
+    shown, known = (re.findall(r"^  (--[\w-]+)", "\n".join(text), re.M) for text in (few, every))
+    assert 4 <= len(shown) <= 10
+    assert [flag for flag in known if flag in shown] == shown  # those come first, in this order
+    options = {flag for flag in module.make_parser()._option_string_actions if flag[:2] == "--"}
+    assert {*known, "--help"} == options
+    assert {"--output", "--csv"} <= {*shown}
+    assert not {"--device", "--seed", "--style", "--dask", "--jobs"} & {*shown}
+    assert any("--help all" in line for line in few)
+    assert max(map(len, every)) <= 80
+    for action in module.make_parser()._actions:
+        assert action.help
+        if action.metavar in ("NAME", "ADDRESS", ("X", "Y")):  # what has a form has an example
+            assert re.search(r"\bas |list shows|bowl, ", action.help), action.help
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--tasks spirals", "unknown words: --tasks spirals; did you mean --task?"),
+        ("-seeds 3", "did you mean --seeds or --seed?"),
+        ("\u2014seeds 3", "did you mean --seeds"),  # a text program has joined two hyphens
+        ("--optim Adam", "did you mean --optimizers?"),
+        ("--colour red", "; --help all lists the options"),
+        ("Adam SGD", "; optimizers are named after --optimizers, as --optimizers Adam"),
+    ],
+)
+def test_words_that_no_option_takes_are_told_where_they_belong(words, hint, workdir, capsys):
+    assert_refused(compare_optimizers.main, words.split(), hint, workdir, capsys)
+
+
+def test_without_optimizers_a_word_needs_some_option(workdir, capsys):
+    words, hint = ["Adam"], "unknown words: Adam; each word needs an option before it"
+    assert_refused(compare_batch_sizes.main, words, hint, workdir, capsys)
 
 
 def test_two_outputs_are_two_files(parser, capsys):

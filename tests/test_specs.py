@@ -4,6 +4,7 @@ import ast
 import contextlib
 import keyword
 import math
+from pathlib import Path
 
 from lab.command_line import specs
 
@@ -207,3 +208,65 @@ def test_a_schedule_is_named_as_it_was_typed(homework):
     spec = specs.parse_optimizer(text)
     assert [scheduler.name for scheduler in spec.schedulers] == ["homework.Slow", "LinearLR"]
     assert spec.call == text
+
+
+HERE = {
+    "homework.py": "import torch\n\n\nclass MySGD(torch.optim.SGD):\n    pass\n",
+    "my-file.py": "",
+    "306_file.py": "",
+    "mine.csv": "1,2\n",
+    "mytask.py": "from tasks import TASKS\n\nmine = TASKS['sine']\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("Adam,", "; leave out the commas: Adam"),
+        ("Adam,SGD", "; leave out the commas: Adam SGD"),
+        ("Adam(lr=0.1),SGD", "; leave out the commas: Adam SGD"),
+        ("Adam(lr=0.1,", '; put what has brackets in quotes, as "Adam(lr=0.1)"'),
+        ("lr=0.1", "; put what has brackets in quotes"),
+        ("+", '; put a sum in quotes, as "Adam + StepLR(step_size=4)"'),
+        ("Adam\uff08lr=0.1\uff09", "with the letters of an English keyboard it is Adam(lr=0.1)"),
+        ("SGD(0.1)", ": every value needs its keyword, as keyword=value"),
+        ("Adam(beta=(0.1, 1))", "Adam has no 'beta'; did you mean betas?"),
+        ("SGD(learning_rate=1)", "SGD has no 'learning_rate'; known: lr, momentum"),
+        ("SGD + Cosine", "unknown schedule 'Cosine'; did you mean CosineAnnealing"),
+        ("adam", "did you mean Adam"),
+        ("Lyon", "known: SGD, Momentum"),
+        ("Lyon", "; in a file or a package, as homework, it is homework.Lyon"),
+        ("homework", "unknown optimizer 'homework'; of the file homework.py, write homework.NAME"),
+        ("homework.py", "homework has no 'py'; write homework.MySGD, without .py"),
+        ("homework.py.MySGD", "; write homework.MySGD, without folder and .py"),
+        ("./homework.MySGD", "; write homework.MySGD, without folder and .py"),
+        ("homework.mysgd", "homework has no 'mysgd'; did you mean MySGD?"),
+        ("my-file.MySGD", "; Python cannot import my-file.py by that name: rename it"),
+        ("306_file.MySGD", "; Python cannot import 306_file.py by that name: rename it"),
+    ],
+)
+def test_a_word_that_people_write_is_told_what_they_mean(text, hint, homework):
+    for name, source in HERE.items():
+        Path(name).write_text(source)
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        specs.parse_optimizers([text])
+    assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sine,scales", "; leave out the commas: sine scales"),
+        ("spiral", "unknown task 'spiral'; did you mean spirals?"),
+        ("mytask", "unknown task 'mytask'; of the file mytask.py, write mytask.NAME"),
+        ("mytask.py", "mytask has no 'py'; write mytask.mine, without .py"),
+        ("my-file.mine", "; Python cannot import my-file.py by that name: rename it, as my_file"),
+        ("mine.csv", "mine.csv is not a name; to read the file mine.csv, see docs/your_own.md"),
+    ],
+)
+def test_so_is_a_word_for_a_task(text, hint, homework):
+    for name, source in HERE.items():
+        Path(name).write_text(source)
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        specs.parse_task(text)
+    assert hint in str(refusal.value)

@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import io
 import random
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -36,9 +38,38 @@ defaults_of: dict[str, Defaults] = {}  # that a module has set for itself
 versions: dict[str, tuple[int, int]] = {}  # of the files that were imported: time and size
 
 
+def hint_at_form(text: str) -> str:
+    """Return what to write in place of a text that names nothing: what people often mean by it."""
+    usual = unicodedata.normalize("NFKC", text)
+    if usual != text:  # typed while the keyboard was set to Chinese
+        return f"; with the letters of an English keyboard it is {usual}"
+    bare = re.sub(r"\(.*?\)", "", text)
+    if "," in bare and text.count("(") == text.count(")"):
+        return f"; leave out the commas: {' '.join(re.findall('[^ ,]+', bare))}"
+    if hint := hint_at_file(text.partition("(")[0].rpartition("=")[2].strip()):
+        return hint
+    if "+" in bare:
+        return '; put a sum in quotes, as "Adam + StepLR(step_size=4)"'
+    return '; put what has brackets in quotes, as "Adam(lr=0.1)"'
+
+
+def is_here(name: str) -> bool:
+    """Tell whether the working directory has a file of that name, however long that is."""
+    return Path(name) in Path().iterdir()
+
+
+def hint_at_module(name: str) -> str:
+    """Return what to write where a name alone is that of a file here, or may be of one."""
+    if is_here(f"{name}.py"):
+        return f"; of the file {name}.py, write {name}.NAME"
+    return ""
+
+
 def hint_at_file(name: str) -> str:
     """Return what to write, where a name is that of a file, or the file has no name for Python."""
     head, _, attribute = name.rpartition(".")
+    if is_here(name) and attribute != "py":
+        return f"; to read the file {name}, see docs/your_own.md"
     module_name = head.removesuffix(".py").replace("\\", "/").rpartition("/")[2]
     if module_name and attribute.isidentifier():
         if not all(part.isidentifier() for part in module_name.split(".")):
@@ -54,7 +85,7 @@ def find(module_name: str, name: str) -> Any:
 
     ValueError says in a line why it cannot be had.
     """
-    if ".py." in f"{module_name}.":
+    if ".py." in f"{module_name}." or (name != "py" and is_here(f"{module_name}.{name}")):
         raise ValueError(
             f"{module_name}.{name} is not a name{hint_at_file(f'{module_name}.{name}')}"
         )

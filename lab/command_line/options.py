@@ -12,27 +12,28 @@ from lab.command_line.types import dask_address, device_type, positive_float, po
 from settings import LR, OPTIMIZERS, TASK
 from tasks import TASKS
 
-TASK_HELP = (
-    "NAME[(keyword=literal, ...)], where NAME is one of tasks.py or module.name of a file of "
-    "yours; list shows them all"
-)
+TASK_HELP = 'as spirals, or "spirals(noise=0.3)" in quotes, or my_file.my_task; list shows them'
 
 
 def add_optimizers(parser: Parser, default: Mapping[str, str], which: str) -> None:
     parser.add_argument(
         "--optimizers",
         nargs="+",
-        metavar="SPEC",
+        metavar="NAME",
         default=texts_of(default),
-        help="[LABEL=]NAME[(keyword=literal, ...)][ + SCHEDULE(...)], where NAME is one of "
-        f"settings.py ({', '.join(OPTIMIZERS)}), any class of torch.optim, or "
-        "module.Class of an installed package or a file of yours, and SCHEDULE a class of "
-        f"torch.optim.lr_scheduler, or likewise (default: {which})",
+        help=f'as SGD Adam, or "AdamW(lr=0.1)" in quotes, or my_file.MyClass; "mine=Adam(lr=0.1)" '
+        'has a label; "Adam + StepLR(step_size=4)" has a schedule. Names are those of settings.py '
+        f"({', '.join(OPTIMIZERS)}), of torch.optim and its lr_scheduler (default: {which})",
     )
 
 
 def add_lr(parser: Parser) -> None:
-    parser.add("--lr", positive_float, LR, "learning rate where a SPEC names none")
+    parser.add(
+        "--lr",
+        positive_float,
+        LR,
+        "the learning rate, where a NAME in brackets has no lr of its own",
+    )
 
 
 def add_task(parser: Parser) -> None:
@@ -41,11 +42,12 @@ def add_task(parser: Parser) -> None:
         "--task",
         action=TaskNames,
         default=TASK,
-        help=f"what is learned: {TASK_HELP} (default: {TASK})",
+        metavar="NAME",
+        help=f"the problem, data and net and loss: {TASK_HELP} (default: {TASK})",
     )
-    text = "passes over the data, instead of the task's own"
+    text = "how often to go through the data (default: the task's own)"
     parser.add_argument("--epochs", type=positive_int, help=text)
-    parser.add("--device", device_type, "cpu", "where to train: cpu, cuda, mps")
+    parser.add("--device", device_type, "cpu", "where to train: cpu, cuda or mps")
 
 
 def add_tasks(parser: Parser) -> None:
@@ -53,9 +55,9 @@ def add_tasks(parser: Parser) -> None:
         "--tasks",
         action=TaskNames,
         nargs="+",
-        metavar="TASK",
+        metavar="NAME",
         default=["all"],
-        help=f"what is learned: all of tasks.py (the default), or {TASK_HELP}",
+        help=f"the problems, data and net and loss: {TASK_HELP} (default: all)",
     )
 
 
@@ -77,7 +79,7 @@ class TaskNames(argparse.Action):
 
 
 def add_batch_size(parser: Parser) -> None:
-    text = "samples a step, or all there are, instead of the task's own"
+    text = "how many samples to take for a step (default: the task's own)"
     parser.add_argument("--batch-size", type=positive_int, help=text)
 
 
@@ -89,21 +91,22 @@ def add_lr_range(parser: Parser, low: float, high: float, count: int) -> None:
         nargs=2,
         metavar=("LOW", "HIGH"),
         default=(low, high),
-        help=f"ends of the grid of learning rates (default: {low:g} {high:g})",
+        help=f"the lowest and the highest learning rate to try (default: {low:g} {high:g})",
     )
-    parser.add("--lr-count", positive_int, count, "learning rates, at equal ratios")
+    text = "how many to try, each the same factor above the last"
+    parser.add("--lr-count", positive_int, count, text)
 
 
 def add_target(parser: Parser) -> None:
     text = (
-        "a loss, instead of the task's own; the table tells the first step at which the loss, "
-        "averaged over the steps of an epoch, is below it"
+        "the column `steps to` counts the steps until the training loss, as a mean over an epoch, "
+        "is below this (default: the task's own)"
     )
     parser.add_argument("--target", type=positive_float, help=text)
 
 
 def add_seeds(parser: Parser, default: int) -> None:
-    text = "train from so many seeds, --seed and those that follow it"
+    text = "how many times to train, each time from another random seed"
     parser.add("--seeds", positive_int, default, text)
 
 
@@ -114,8 +117,10 @@ def seeds_of(options: argparse.Namespace) -> range:
 
 def add_jobs(parser: Parser) -> None:
     """Add where the work is done."""
-    parser.add("--jobs", positive_int, n_cores(), "processes, each with one thread")
-    text = "a Dask scheduler that is running: its workers do the work (needs distributed)"
+    parser.add(
+        "--jobs", positive_int, n_cores(), "how many processes do the work, each on one thread"
+    )
+    text = "a Dask scheduler whose workers do the work, as tcp://HOST:8786"
     parser.add_argument("--dask", type=dask_address, metavar="ADDRESS", help=text)
 
 

@@ -14,7 +14,12 @@ from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lab.command_line.imports import find, hint_at_file, under_own_defaults
+from lab.command_line.imports import (
+    find,
+    hint_at_form,
+    hint_at_module,
+    under_own_defaults,
+)
 from lab.outcome import nearest
 from lab.training.adapt import lr_keyword
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
@@ -108,6 +113,7 @@ def parse_optimizers(
     specs: dict[str, Spec] = {}
     for text in texts:
         spec = parse_optimizer(text, lr)
+        check_keywords(spec)
         if spec.label in specs:
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
         if sweeping and spec.has_own_lr:
@@ -122,6 +128,17 @@ def parse_optimizers(
             )
         specs[spec.label] = spec
     return specs
+
+
+def check_keywords(spec: Spec) -> None:
+    """Raise ValueError where a class takes no such keyword."""
+    known = list(parameters_of(spec.optimizer_class).values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        return
+    names = [parameter.name for parameter in known]
+    for key in spec.keywords:
+        if key not in names:
+            raise ValueError(f"{spec.name} has no {key!r}{nearest(key, names)}")
 
 
 def texts_of(calls: Mapping[str, str]) -> list[str]:
@@ -196,7 +213,9 @@ def parse_task(text: str) -> Task:
         own = partial(under_own_defaults, module_name)
         task = replace(task, make_data=own(task.make_data), make_net=own(task.make_net))
     elif name not in TASKS:
-        raise ValueError(f"unknown task {name!r}{nearest(name, list(TASKS))}")
+        raise ValueError(
+            f"unknown task {name!r}{hint_at_module(name) or nearest(name, list(TASKS))}"
+        )
     else:
         task = TASKS[name]
     known = list(parameters_of(task.make_data))[1:]
@@ -228,7 +247,7 @@ def _split_call(source: str, text: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     values = {keyword.arg: keyword.value for keyword in tree.keywords if keyword.arg}
     if tree.args or any(keyword.arg is None for keyword in tree.keywords):
-        raise ValueError(f"{text!r}: every value needs its keyword")
+        raise ValueError(f"{text!r}: every value needs its keyword, as keyword=value")
     if len(values) < len(tree.keywords):
         raise ValueError(f"{text!r} gives a keyword twice")
     try:
@@ -245,8 +264,8 @@ def _of_a_form(text: str) -> Iterator[None]:
             warnings.simplefilter("error")  # `1or 2` and the like would print a warning
             yield
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        hint = hint_at_file(text.partition("(")[0].rpartition("=")[2].strip())
-        raise ValueError(f"{text!r} is not of the form NAME(keyword=value, ...){hint}") from error
+        form = "NAME or NAME(keyword=value, ...)"
+        raise ValueError(f"{text!r} is not of the form {form}{hint_at_form(text)}") from error
 
 
 def _find_class(
@@ -259,7 +278,10 @@ def _find_class(
             return classes[name]
         kind = "schedule" if base is LRScheduler else "optimizer"
         known = list(dict.fromkeys([*presets, *classes]))
-        raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}")
+        hint = hint_at_module(name) or nearest(name, known)
+        if "known" in hint and kind == "optimizer":
+            hint += f"; in a file or a package, as homework, it is homework.{name}"
+        raise ValueError(f"unknown {kind} {name!r}{hint}")
     found = find(module_name, class_name)
     if not (isinstance(found, type) and issubclass(found, base)):
         module_name = "torch.optim.lr_scheduler" if base is LRScheduler else "torch.optim"

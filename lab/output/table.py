@@ -22,6 +22,7 @@ R_contra = TypeVar("R_contra", contravariant=True)
 GAP = "  "  # between two columns
 NUMBER, QUARTILES = ">8", ">27"  # wide enough for a number, and for three
 SHARE, SHARES = ">8", ">23"  # likewise of those that are written as 100.0%
+LONG_NAME, SHORT_NAME = 30, 9
 STEPS = ">17"  # and of whole ones
 
 
@@ -114,14 +115,23 @@ class Table(Generic[K, R]):
     def __init__(self, columns: Sequence[Column[K, R]], width: int):
         self.width = width
         self.columns = list(columns)
+        self.narrow(LONG_NAME)
         for column in sorted(columns, key=lambda column: column.goes):
             if column.goes and self.size > width:
                 self.columns.remove(column)
-        self.left_out = [column.title for column in columns if column not in self.columns]
-        if (excess := self.size - width) > 0:  # the longest labels get a line of their own
-            longest = max(self.names, key=lambda column: column.size)
-            narrower = replace(longest, width=f"<{max(9, longest.size - excess)}")
-            self.columns[self.columns.index(longest)] = narrower
+        titles = [column.title for column in self.columns]
+        self.left_out = [column.title for column in columns if column.title not in titles]
+        self.narrow(SHORT_NAME)
+
+    def narrow(self, least: int) -> None:
+        """Make the widest names narrower while the table is too wide, but no less than that.
+
+        Longer ones get a line of their own.
+        """
+        widest = max(self.names, key=lambda column: column.size)
+        size = max(least, widest.size - max(0, self.size - self.width))
+        if size < widest.size:
+            self.columns[self.columns.index(widest)] = replace(widest, width=f"<{size}")
 
     @property
     def size(self) -> int:
