@@ -128,7 +128,9 @@ class Table(Generic[K, R]):
 
         Longer ones get a line of their own.
         """
-        widest = max(self.names, key=lambda column: column.size)
+        widest = max(self.names, key=lambda column: column.size, default=None)
+        if widest is None:
+            return
         size = max(least, widest.size - max(0, self.size - self.width))
         if size < widest.size:
             self.columns[self.columns.index(widest)] = replace(widest, width=f"<{size}")
