@@ -23,6 +23,8 @@ from lab.output.table import NUMBER, Column, as_numbers
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.checks import check_last_batch, check_optimizers, take_a_step
+from lab.training.datasets import first, loader_of
+from lab.training.evaluation import loss_over
 from lab.training.runs import Training, trainings_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -30,12 +32,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import TensorDataset
 
-from data import make_loader
 from settings import LR, SEED, TASK
 from tasks import TASKS, Task
-from training import evaluate, evaluating, train
+from training import evaluating, train
 
 BATCH_SIZES = ["full", "32", "1"]
 OPTIMIZER = "SGD"
@@ -85,7 +85,7 @@ def compare(
         noise = gradient_noise(task, training.make_net(task), training.dataset, batch_size)
         net = training.make_net(task)
         optimizer = make(make_optimizer, list(net.parameters()))
-        loader = make_loader(training.dataset, batch_size)
+        loader = loader_of(task, training.dataset, batch_size)
         schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
         run = BatchSizeRun(len(loader), noise, lrs=schedule.lrs)
         with keeping(run):
@@ -122,8 +122,8 @@ def train_epoch(
 
 def evaluate_both(run: BatchSizeRun, task: Task, net: nn.Module, training: Training) -> None:
     """Take down the losses over the training set and the held-out set."""
-    run.losses.append(evaluate(net, training.dataset, task.loss))
-    run.held_out_losses.append(evaluate(net, training.held_out, task.loss))
+    run.losses.append(loss_over(task, net, training.dataset))
+    run.held_out_losses.append(loss_over(task, net, training.held_out))
 
 
 def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
@@ -131,7 +131,7 @@ def sizes(batch_sizes: Iterable[int | str], n_samples: int) -> list[int]:
     return [n_samples if size == "full" else min(int(size), n_samples) for size in batch_sizes]
 
 
-def gradient(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def gradient(task: Task, net: nn.Module, x: Any, y: Any) -> Tensor:
     """Return the gradient of the loss by all parameters, as one vector."""
     params = [param for param in net.parameters() if param.requires_grad]
     grads = torch.autograd.grad(
@@ -140,7 +140,7 @@ def gradient(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([grad.to_dense().flatten() for grad in grads])
 
 
-def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_size: int) -> float:
+def gradient_noise(task: Task, net: nn.Module, dataset: Any, batch_size: int) -> float:
     """Return the noise of a mini-batch's gradient, relative to the full gradient's norm.
 
     That is √(mean of |g - G|²) / |G| for gradients g of at least 200 mini-batches and G of the
@@ -149,11 +149,12 @@ def gradient_noise(task: Task, net: nn.Module, dataset: TensorDataset, batch_siz
     """
     square_distances: list[Tensor] = []
     with evaluating(net):
-        full = gradient(task, net, *dataset.tensors)
-        loader = make_loader(dataset, batch_size)
+        full = gradient(task, net, *first(task, dataset, len(dataset)))
+        loader = loader_of(task, dataset, batch_size)
+        n_whole = max(1, len(dataset) // batch_size)  # mini-batches: the last one may be smaller
         while len(square_distances) < 200:
-            for x, y in loader:
-                if len(x) == min(batch_size, len(dataset)):  # the last one may be smaller
+            for number, (x, y) in enumerate(loader):
+                if number < n_whole:
                     square_distances.append((gradient(task, net, x, y) - full).square().sum())
     return (torch.stack(square_distances).mean().sqrt() / full.norm()).item()
 

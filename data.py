@@ -197,16 +197,24 @@ class WholeBatches(TensorDataset):
         return self[torch.tensor(rows)]
 
 
-def make_loader(dataset: TensorDataset, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    collate_fn: Callable[..., Any] | None = None,
+    num_workers: int = 0,
+) -> DataLoader[Any]:
     """Return a DataLoader of shuffled mini-batches, in the same order whenever it is made anew.
 
-    It serves what `DataLoader(dataset, batch_size, shuffle=True, generator=...)` does. A
-    `batch_size` above the number of samples gives the full batch.
+    It serves what `DataLoader(dataset, batch_size, shuffle=True, generator=...)` does, of any
+    map-style data set. A `batch_size` above the number of samples gives the full batch.
     """
+    if type(dataset) is TensorDataset and collate_fn is None:
+        dataset, collate_fn, num_workers = WholeBatches(*dataset.tensors), tuple, 0
     return DataLoader(
-        WholeBatches(*dataset.tensors),
+        dataset,
         batch_size=min(batch_size, len(dataset)),
         shuffle=True,
         generator=torch.Generator().manual_seed(0),
-        collate_fn=tuple,
+        collate_fn=collate_fn,
+        num_workers=num_workers,
     )

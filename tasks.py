@@ -18,15 +18,17 @@ Loss: TypeAlias = Callable[[Any, Tensor], Tensor]  # of outputs, as the net give
 class Task:
     """A problem to learn.
 
-    `make_data(seed)` returns two data sets, each of two tensors x and y: one to train on, one held
-    out. Its other arguments, if it has any, can be named on the command line: `sine(noise=0.3)`.
+    `make_data(seed)` returns two data sets of (x, y) pairs: one to train on, one held out. Its
+    other arguments, if it has any, can be named on the command line: `sine(noise=0.3)`. Where they
+    are TensorDatasets, many nets can train at once. Others are served by a DataLoader, to which
+    `collate_fn` and `num_workers` go.
     `make_net()` is called right after `torch.manual_seed(seed)`. `loss(outputs, targets)` returns a
     mean, a scalar, as those of torch.nn.functional do. It takes what the net returns, a tensor or
     not. Beside it stands the accuracy, where outputs and targets have one, or what
     `metric(outputs, targets)` returns, under its name.
     """
 
-    make_data: Callable[..., data.Datasets]
+    make_data: Callable[..., tuple[Any, Any]]
     make_net: Callable[[], nn.Module]
     loss: Loss
     epochs: int
@@ -35,6 +37,8 @@ class Task:
     metric: Callable[..., float] | None = None
     lesson: str = ""
     source: str = ""
+    collate_fn: Callable[..., Any] | None = None
+    num_workers: int = 0
 
 
 TASKS = {

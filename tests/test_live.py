@@ -446,7 +446,7 @@ def test_what_the_page_cannot_train_is_refused_before_training(
     words, message, homework, workdir, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        "lab.command_line.tasks.MAX_SAMPLES", 10**6
+        "lab.training.check_data.MAX_SAMPLES", 10**6
     )  # or more is said of large data
     homework(
         """

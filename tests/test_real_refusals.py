@@ -150,7 +150,7 @@ mine = Task(data(x, y), Nothing, F.cross_entropy, 3, 20)
     "0 for epochs": (["epochs"], f"mine = Task(data(x, x), {NET}, F.mse_loss, 0, 20)"),
     "a text for target": (
         ["target"], f"mine = Task(data(x, x), {NET}, F.mse_loss, 2, 20, target='low')"),
-    "subsets": (["b.mine", "TensorDataset"], f"""
+    "subsets of chance": (["b.mine", "make_data", "generator"], f"""
 halves = lambda seed: torch.utils.data.random_split(TensorDataset(x, y), [80, 40])
 mine = Task(halves, {NET}, F.cross_entropy, 3, 20)
 """),

@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+from lab.training.datasets import is_plain
 from lab.training.runs import Training
 
 from tasks import Task
@@ -37,8 +38,8 @@ def check_memory_of_task(
     n_seeds = getattr(options, "seeds", 1)
     sample_bytes, n_parameters = 0.0, 0
     if training:
-        tensors = (*training.dataset.tensors, *training.held_out.tensors)
-        sample_bytes = sum(tensor.nbytes for tensor in tensors) / n_samples
+        for dataset in filter(is_plain, (training.dataset, training.held_out)):
+            sample_bytes += sum(tensor.nbytes for tensor in dataset.tensors) / n_samples
         n_parameters = sum(param.numel() for param in training.make_net(task).parameters())
     steps = task.epochs
     if hasattr(options, "batch_size"):

@@ -11,12 +11,13 @@ from typing import Any
 from lab.command_line.memory import check_memory_of_task
 from lab.command_line.specs import parameters_of, parse_task
 from lab.outcome import hushed
-from lab.training.checks import MAX_SAMPLES, check_fields, check_same_twice, check_task
+from lab.training.check_data import check_same_twice, n_checked
+from lab.training.checks import check_fields, check_task
+from lab.training.datasets import as_tensors, on_device
 from lab.training.runs import Training
 
-from torch.utils.data import TensorDataset
+import torch
 
-from data import Datasets
 from tasks import TASKS, Task
 
 
@@ -42,8 +43,8 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         training = check_task(loaded, options.seed)
         check_same_twice(task, training)
     n_samples = len(training.dataset)
-    if n_samples > MAX_SAMPLES:
-        print(f"task {name}: checked on {MAX_SAMPLES} of {n_samples} samples")
+    if (n := n_checked(task, training.dataset)) < n_samples:
+        print(f"task {name}: checked on {n} of {n_samples} samples")
     check_memory_of_task(options, task, len(training.dataset), training)
     return loaded, training
 
@@ -71,18 +72,18 @@ def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:
     return loaded
 
 
-def data_on(device: str, make_data: Callable[..., Datasets]) -> Callable[..., Datasets]:
+def data_on(
+    device: str, make_data: Callable[..., tuple[Any, Any]]
+) -> Callable[..., tuple[Any, Any]]:
     """Return `make_data` with its data on the device, made once for each seed."""
 
     @cache
     @wraps(make_data)
-    def make(seed: int, **keywords: Any) -> Datasets:
+    def make(seed: int, **keywords: Any) -> tuple[Any, Any]:
         data = make_data(seed, **keywords)
         if device == "cpu":
             return data
-        train, held_out = (
-            TensorDataset(*(tensor.to(device) for tensor in dataset.tensors)) for dataset in data
-        )
+        train, held_out = (on_device(as_tensors(part), torch.device(device)) for part in data)
         return train, held_out
 
     return make

@@ -19,6 +19,7 @@ from typing import Any
 from lab.command_line.specs import Spec, parse_optimizer
 from lab.output.files import whole_file
 from lab.pictures import style
+from lab.training.datasets import holds_tensors
 from lab.training.runs import Training, trainings_of
 from lab.training.train import train_all
 
@@ -203,6 +204,8 @@ def rule_of(label: str, spec: Spec) -> dict[str, Any]:
 
 def net_of(task: Task, training: Training) -> dict[str, Any]:
     """Return the shape of the net, its activation, and its loss, by name."""
+    if not holds_tensors(task, training.dataset):
+        raise ValueError("--live draws data that are a TensorDataset")
     x, y = training.dataset.tensors
     is_curve = x.shape[1:] == (1,) and y.shape[1:] == (1,) and y.is_floating_point()
     has_regions = x.shape[1:] == (2,) and y.ndim == 1 and not y.is_floating_point()

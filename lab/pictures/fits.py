@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from lab.pictures import style
+from lab.training.datasets import holds_tensors
 from lab.training.runs import Runs, Training
 from lab.training.statistics import quartiles
 
@@ -35,6 +36,8 @@ class Fit(Protocol):
 
 def fit_for(task: Task, training: Training) -> Fit:
     """Return how nets that learn a task are drawn; ValueError where they cannot be."""
+    if not holds_tensors(task, training.dataset):
+        raise ValueError("--fit and --animate draw data that are a TensorDataset")
     x, y = training.dataset.tensors
     metric = training.metric(task)
     if x.shape[1:] == (2,) and metric and metric.chances and y.numel() == len(y):

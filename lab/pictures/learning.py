@@ -7,6 +7,7 @@ from dataclasses import replace
 from lab.outcome import Progress, no_progress
 from lab.pictures import animations, fits
 from lab.training.adapt import MakeOptimizer, set_mode
+from lab.training.datasets import loader_of
 from lab.training.runs import Runs, Training, state_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -15,7 +16,6 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data import make_loader
 from tasks import Task
 from training import train
 
@@ -37,7 +37,7 @@ def weights_at(
     """
     net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
-    loader = make_loader(training.dataset, task.batch_size)
+    loader = loader_of(task, training.dataset)
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
 
     def state() -> dict[str, Tensor]:

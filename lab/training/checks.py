@@ -6,27 +6,26 @@ Each ValueError is one line that names the part and the cure.
 import gc
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from lab.outcome import as_exceptions, describe, hushed
 from lab.training.adapt import MakeOptimizer, depends_on_lr, lr_keyword, set_mode
+from lab.training.check_data import checked_data, n_checked, served
+from lab.training.datasets import CannotJoin, first, head, joined
 from lab.training.runs import Training, state_of
 from lab.training.schedules import Schedule, schedulers_of
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
-from torch.utils.data import TensorDataset
+from torch.utils._pytree import tree_leaves
 
-from data import Datasets, make_loader
 from tasks import Task
 from training import evaluating, train
 
 M = TypeVar("M", bound=MakeOptimizer)
-
-MAX_SAMPLES = 10_000  # of each data set: more are not looked at
 
 
 def check_task(task: Task, seed: int) -> Training:
@@ -54,45 +53,16 @@ def check_fields(task: Task) -> None:
     if isinstance(task.loss, type):
         name = task.loss.__name__
         raise ValueError(f"its loss is the class {name}: write {name}()")
+    if not isinstance(task.num_workers, int) or task.num_workers < 0:
+        raise ValueError(f"its num_workers is {task.num_workers!r}, and has to be 0 or more")
+    if task.collate_fn is not None and not callable(task.collate_fn):
+        raise ValueError("its collate_fn is no function")
     for name in ("make_data", "make_net", "loss"):
         if not callable(getattr(task, name)):
             value = type(getattr(task, name)).__name__
             raise ValueError(f"its {name} is a {value}, and has to be a function")
     if isinstance(task.loss, nn.Module) and next(task.loss.parameters(), None) is not None:
         raise ValueError("its loss has parameters, which nobody trains: have the net hold them")
-
-
-def checked_data(task: Task, seed: int) -> Datasets:
-    """Return the data of a seed; refuse what is not two sets of finite x and y."""
-    data: Any
-    try:
-        with as_exceptions():
-            data = task.make_data(seed)
-    except Exception as error:  # a user's own function may fail in any way
-        raise ValueError(f"its data cannot be made: {describe(error)}") from error
-    if not (isinstance(data, tuple | list) and len(data) == 2 and all(map(is_x_and_y, data))):
-        raise ValueError(
-            "make_data(seed) has to return two TensorDatasets, each of x and y; of other data make "
-            "them by TensorDataset(x, y)"
-        )
-    training_set, held_out = data
-    for name, one, other in zip("xy", training_set.tensors, held_out.tensors, strict=True):
-        if not len(one) or not len(other):
-            raise ValueError("one of its data sets is empty")
-        if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
-            raise ValueError("its data sets, for training and held out, are not of one shape")
-        for tensor in (one, other):
-            if not (finite := tensor.isfinite()).all():
-                rows = (~finite.reshape(len(tensor), -1)).any(1)
-                raise ValueError(
-                    f"its data are not all finite: {name} has nan or infinity in {int(rows.sum())} "
-                    f"of {len(rows)} rows, first in row {int(rows.int().argmax())}"
-                )
-    return training_set, held_out
-
-
-def is_x_and_y(dataset: object) -> bool:
-    return isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2
 
 
 def checked_net(task: Task, training: Training) -> nn.Module:
@@ -128,17 +98,13 @@ def shares(one: Tensor, other: Tensor | None) -> bool:
 
 
 def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
-    """Refuse data that net or loss do not take: all mini-batches, of at most MAX_SAMPLES."""
+    """Refuse data that net or loss do not take, in all mini-batches that are looked at."""
     sets = {"training": training.dataset, "held-out": training.held_out}
     for which, dataset in sets.items():
         n_finite = n_batches = 0
-        part = TensorDataset(*(tensor[:MAX_SAMPLES] for tensor in dataset.tensors))
-        batches: Iterable[tuple[Tensor, ...]] = make_loader(part, task.batch_size)
-        if which == "held-out":  # it is evaluated as a whole: no part is smaller than a mini-batch
-            n_parts = max(1, len(part) // task.batch_size)
-            batches = zip(*(tensor.tensor_split(n_parts) for tensor in part.tensors), strict=True)
-        for x, y in batches:
-            with torch.no_grad(), evaluating(net), blaming_the_size(len(x), part, task.batch_size):
+        part = head(dataset, n_checked(task, dataset))
+        for n, x, y in served(task, part, which):
+            with torch.no_grad(), evaluating(net), blaming_the_size(n, part, task.batch_size):
                 loss = checked_loss(task, net, x, y, which)
             n_batches += 1
             n_finite += bool(loss.isfinite())
@@ -155,7 +121,7 @@ def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
 
 
 @contextmanager
-def blaming_the_size(n: int, dataset: TensorDataset, batch_size: int) -> Iterator[None]:
+def blaming_the_size(n: int, dataset: Any, batch_size: int) -> Iterator[None]:
     """Have a refusal say that it is the last, smaller mini-batch, of `n` samples, if it is."""
     try:
         yield
@@ -166,8 +132,14 @@ def blaming_the_size(n: int, dataset: TensorDataset, batch_size: int) -> Iterato
         raise ValueError(f"{which}: {error}; try another --batch-size") from error
 
 
-def checked_loss(task: Task, net: nn.Module, x: Tensor, y: Tensor, which: str) -> Tensor:
+def checked_loss(task: Task, net: nn.Module, x: Any, y: Any, which: str) -> Tensor:
     """Return the loss of a mini-batch; refuse what net or loss do not take."""
+    for name, part in (("x", x), ("y", y)):
+        leaves = [leaf for leaf in tree_leaves(part) if isinstance(leaf, Tensor)]
+        if not all(leaf.isfinite().all() for leaf in leaves):
+            raise ValueError(
+                f"its data are not all finite: {name} has nan or infinity in the {which} set"
+            )
     outputs: Any
     try:
         with as_exceptions():
@@ -188,7 +160,9 @@ def checked_loss(task: Task, net: nn.Module, x: Tensor, y: Tensor, which: str) -
     if not isinstance(loss, Tensor) or loss.ndim:
         shape = f" but of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
         raise ValueError(f"its loss is not a scalar tensor{shape}")
-    if isinstance(outputs, Tensor) and outputs.numel() == y.numel() and outputs.shape != y.shape:
+    if not isinstance(outputs, Tensor) or not isinstance(y, Tensor):
+        return loss
+    if outputs.numel() == y.numel() and outputs.shape != y.shape:
         singles = [task.loss(outputs[i : i + 1], y[i : i + 1]) for i in range(len(y))]
         if not torch.isclose(torch.stack(singles).mean(), loss, rtol=1e-3):  # samples got mixed
             raise ValueError(f"its net has {shapes_in_words(outputs, y)}")
@@ -199,9 +173,11 @@ def shapes_in_words(outputs: Tensor, y: Tensor) -> str:
     return f"outputs of shape {tuple(outputs.shape)} for targets of {tuple(y.shape)}"
 
 
-def range_in_words(outputs: object, y: Tensor) -> str:
+def range_in_words(outputs: object, y: object) -> str:
     """Return that there are targets without a score, if that is so."""
-    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or y.is_floating_point():
+    if not isinstance(outputs, Tensor) or not isinstance(y, Tensor):
+        return ""
+    if outputs.ndim < 2 or y.is_floating_point():
         return ""
     n_classes = outputs.shape[1]
     if not ((y < 0) | (y >= n_classes)).any():
@@ -211,15 +187,16 @@ def range_in_words(outputs: object, y: Tensor) -> str:
 
 def check_gradient(task: Task, net: nn.Module, training: Training) -> None:
     """Refuse a loss without a gradient, a sum, and a last mini-batch that is too small."""
-    x, y = training.dataset[: max(1, task.batch_size // 2)]
-    with torch.no_grad(), evaluating(net):
+    n = min(max(1, task.batch_size // 2), len(training.dataset))
+    x, y = first(task, training.dataset, n)
+    with torch.no_grad(), evaluating(net), suppress(CannotJoin):
         once = task.loss(net(x), y)
-        twice = task.loss(net(torch.cat([x, x])), torch.cat([y, y]))
-    if once != 0 and abs(twice - 2 * once) < 1e-3 * abs(once):
-        raise ValueError(
-            "its loss is a sum, which grows with the mini-batch: take the mean over samples"
-        )
-    check_backward(task, net, *training.dataset[: task.batch_size])
+        twice = task.loss(net(joined([x, x], [n, n])), joined([y, y], [n, n]))
+        if once != 0 and abs(twice - 2 * once) < 1e-3 * abs(once):
+            raise ValueError(
+                "its loss is a sum, which grows with the mini-batch: take the mean over samples"
+            )
+    check_backward(task, net, *first(task, training.dataset, task.batch_size))
     check_last_batch(task, training)
 
 
@@ -230,10 +207,10 @@ def check_last_batch(task: Task, training: Training) -> None:
     batch_size = min(task.batch_size, n_samples)
     n = n_samples % batch_size or batch_size
     with blaming_the_size(n, training.dataset, batch_size):
-        check_backward(task, net, *training.dataset[:n])
+        check_backward(task, net, *first(task, training.dataset, n))
 
 
-def check_backward(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> None:
+def check_backward(task: Task, net: nn.Module, x: Any, y: Any) -> None:
     """Refuse a loss that has no gradient on this mini-batch."""
     try:
         with as_exceptions():
@@ -249,18 +226,6 @@ def check_backward(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> None:
     grads = [param.grad for param in net.parameters() if param.grad is not None]
     if not any(grad.to_dense().any() for grad in grads):
         raise ValueError("the gradient of its loss is zero everywhere: no optimizer can lower it")
-
-
-def check_same_twice(task: Task, training: Training) -> None:
-    """Refuse data that are others each time they are made from the same seed."""
-    again = task.make_data(training.seed)
-    for one, other in zip((training.dataset, training.held_out), again, strict=True):
-        for a, b in zip(one.tensors, other.tensors, strict=True):
-            if a.shape != b.shape or not torch.equal(a.cpu(), b.cpu()):
-                raise ValueError(
-                    f"make_data({training.seed}) returns other data each time: whatever is random "
-                    "in it has to come from a generator of the seed, as in data.split"
-                )
 
 
 # ---------------------------------------------------------------- optimizers
@@ -291,7 +256,7 @@ def take_a_step(task: Task, training: Training, make_optimizer: MakeOptimizer) -
     set_mode(optimizer, "train")
     steps_per_epoch = math.ceil(len(training.dataset) / task.batch_size)
     schedule = Schedule(schedulers, optimizer, steps_per_epoch)
-    batches = [training.dataset[: task.batch_size]]
+    batches = [first(task, training.dataset, task.batch_size)]
     losses = list(train(net, optimizer, batches, task.loss, epochs=1))
     for _ in range(task.epochs * steps_per_epoch if schedulers else 0):
         schedule.step(losses[-1])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.training.adapt import MakeOptimizer, set_mode
+from lab.training.evaluation import loss_over
 from lab.training.runs import Training
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -14,7 +15,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD
 
 from tasks import Task
-from training import evaluate, train
+from training import train
 
 if TYPE_CHECKING:
     from lab.training.stack import Stack
@@ -131,6 +132,6 @@ class Shadow:
         self.net.load_state_dict(stack.buffers_of(self.k), strict=False)
         ends = {self.training.dataset: final_losses, self.training.held_out: held_out_losses}
         for dataset, losses in ends.items():
-            loss = evaluate(self.net, dataset, self.task.loss)
+            loss = loss_over(self.task, self.net, dataset)
             if abs(loss - losses[self.k]) > 1e-3 * abs(loss) + 1e-6 * abs(self.first[0]):
                 raise Unlike("its final loss differs")

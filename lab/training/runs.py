@@ -7,13 +7,14 @@ from typing import Any
 
 from lab.outcome import Outcome
 from lab.training.adapt import MakeOptimizer, make
+from lab.training.datasets import device_of, first, holds_tensors, make_datasets
+from lab.training.evaluation import value_over
 from lab.training.metrics import Metric, metric_of
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
-from torch.utils.data import TensorDataset
 
 from tasks import Task
 from training import evaluating
@@ -32,21 +33,23 @@ class Training:
     """
 
     seed: int
-    dataset: TensorDataset
-    held_out: TensorDataset
+    dataset: Any  # map-style, of (x, y) pairs: see datasets.py
+    held_out: Any
     lr: float | None = None
 
     def make_net(self, task: Task) -> nn.Module:
         """Return the net with its first weights."""
         torch.manual_seed(self.seed)
-        return task.make_net().to(self.dataset.tensors[0].device)
+        return task.make_net().to(device_of(self.dataset))
 
     @torch.no_grad()
     def metric(self, task: Task) -> Metric | None:
         """Return what stands beside the loss, if anything does: see `metric_of`."""
-        x, y = self.dataset.tensors
+        x, y = first(task, self.dataset, task.batch_size)
+        if holds_tensors(task, self.dataset):
+            _, y = self.dataset[:1000]
         with evaluating(self.make_net(task)) as net:
-            return metric_of(task, net(x[: task.batch_size]), y[:1000])
+            return metric_of(task, net(x), y)
 
     def make_optimizer(self, make_optimizer: MakeOptimizer, net: nn.Module) -> Optimizer:
         """Return the net's optimizer, with the lr of this training."""
@@ -57,7 +60,7 @@ def trainings_of(
     task: Task, seeds: Iterable[int], lrs: Iterable[float | None] = (None,)
 ) -> list[Training]:
     """Make each seed's data; return the trainings from all seeds at the first lr, then the next."""
-    data = {seed: task.make_data(seed) for seed in seeds}
+    data = {seed: make_datasets(task, seed) for seed in seeds}
     return [Training(seed, *data[seed], lr) for lr in lrs for seed in data]
 
 
@@ -141,14 +144,14 @@ class Runs(Outcome):
         with evaluating(self.net(k)) as net:
             return net(x)
 
-    @torch.no_grad()
     def measured(self, metric: Metric, numbers: Iterable[int] | None = None) -> Tensor:
         """Return the metric over the held-out set of each of these nets, by default of all."""
-        values = []
-        for k in range(len(self.trainings)) if numbers is None else numbers:
-            x, y = self.trainings[k].held_out.tensors
-            values.append(metric.value(self.predict(x, k), y))
-        return torch.tensor(values)
+        return torch.tensor(
+            [
+                value_over(self.task, self.net(k), self.trainings[k].held_out, metric.value)
+                for k in (range(len(self.trainings)) if numbers is None else numbers)
+            ]
+        )
 
 
 def state_of(net: nn.Module) -> dict[str, Tensor]:

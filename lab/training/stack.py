@@ -8,6 +8,8 @@ from typing import Any
 from lab.outcome import Outcome, Progress
 from lab.training.adapt import MakeOptimizer, judged, make, set_mode
 from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
+from lab.training.datasets import device_of, joined
+from lab.training.evaluation import PART_BYTES, bytes_per_sample
 from lab.training.machine import keep_memory, threads_for
 from lab.training.proof import Shadow, Unlike
 from lab.training.runs import MOVED_NOTHING, Epochs, Runs, Training
@@ -16,7 +18,7 @@ from lab.training.statistics import infinite_where_diverged
 
 import torch
 from torch import Tensor
-from torch.func import stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,7 +51,7 @@ class Stack:
             firsts.setdefault(training.seed, training)
         nets = [training.make_net(task) for training in firsts.values()]
         numbers = {seed: number for number, seed in enumerate(firsts)}
-        device = trainings[0].dataset.tensors[0].device
+        device = device_of(trainings[0].dataset)
         self.seed_of = torch.tensor([numbers[t.seed] for t in trainings], device=device)
         self.data = stack_data([training.dataset for training in firsts.values()])
         self.held_out = stack_data([training.held_out for training in firsts.values()])
@@ -73,6 +75,9 @@ class Stack:
             for (lr, _), rows in zip(groups, self.rows, strict=True)
         ]
         self.losses_of_each = vmap(partial(loss_of_one, self.net, task.loss))
+        with evaluating(self.net):
+            largest = bytes_per_sample(self.net, self.data[0][0, : task.batch_size])
+        self.samples_at_once = max(1, int(PART_BYTES / max(1.0, largest)))
         self.batch_size = min(task.batch_size, self.data[0].shape[1])
         if compiled:  # one code for any number of nets and seeds, where torch can make such a one
             for tensor in (self.matrix, self.seed_of, *self.data, *self.buffers.values()):
@@ -128,7 +133,9 @@ class Stack:
     @torch.no_grad()
     def evaluate(self, data: tuple[Tensor, Tensor]) -> Tensor:
         """Return each net's loss (nets,) over the whole of its `data` (datasets, samples, ...)."""
-        size = max(1, 50_000 // data[0].shape[1])  # in parts, or many nets would fill the memory
+        # In parts, or many nets would fill the memory, or one that is large inside.
+        n_samples = data[0].shape[1]
+        size = max(1, min(50_000, self.samples_at_once) // n_samples)
         # Allocate the result once: small tensors kept between large temporaries fragment memory.
         losses = self.matrix.new_empty(len(self.matrix))
         with evaluating(self.net):
@@ -137,8 +144,16 @@ class Stack:
                 weights = {name: value[part] for name, value in self.weights.items()}
                 buffers = {name: value[part] for name, value in self.buffers.items()}
                 x, y = (tensor[self.seed_of[part]] for tensor in data)
-                losses[part] = self.losses_of_each(weights, buffers, x, y)
+                losses[part] = vmap(self.loss_in_parts)(weights, buffers, x, y)
         return losses
+
+    def loss_in_parts(
+        self, weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Return what `loss_of_one` does; not all samples go through the net at once."""
+        parts = x.split(self.samples_at_once)
+        outputs = [functional_call(self.net, weights | buffers, (part,)) for part in parts]
+        return self.task.loss(joined(outputs, [len(part) for part in parts]), y)
 
 
 def stack_data(datasets: Sequence[TensorDataset]) -> tuple[Tensor, Tensor]:

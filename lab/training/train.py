@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from lab.outcome import Outcome, Progress, describe, no_progress
 from lab.training.adapt import MakeOptimizer, judged, lr_keyword, set_mode
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
+from lab.training.datasets import IMPORTABLE, is_of_workers, loader_of
+from lab.training.evaluation import loss_over
 from lab.training.machine import threads_for_work
 from lab.training.proof import Unlike
 from lab.training.runs import (
@@ -26,9 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from data import make_loader
 from tasks import Task
-from training import evaluate, train
+from training import train
 
 NO_LR = "its constructor names no lr: it trains at a learning rate of its own"
 IN_TURN = "trained net by net, as a stack of nets would not train like each alone"
@@ -178,9 +179,16 @@ def train_in_turn(
         lr_histories=side_by_side([net.schedule.lr_histories([1]) for net in complete]),
         error=failed.error,
         stopped=failed.stopped,
-        remarks=[] if failed.error or any(net.moved for net in nets) else [MOVED_NOTHING],
+        remarks=remarks_on(nets, failed.error),
         epochs=epochs_of(complete, task.epochs) if every_epoch else None,
     )
+
+
+def remarks_on(nets: Sequence["TrainedNet"], error: BaseException | None) -> list[str]:
+    """Return what a reader has to know of nets that were trained in turn."""
+    if error:
+        return [IMPORTABLE] if is_of_workers(error) else []
+    return [] if any(net.moved for net in nets) else [MOVED_NOTHING]
 
 
 @torch.no_grad()
@@ -233,7 +241,7 @@ def train_one(
     """Train one net, as far as it goes."""
     net = training.make_net(task)
     optimizer = training.make_optimizer(make_optimizer, net)
-    loader = make_loader(training.dataset, task.batch_size)
+    loader = loader_of(task, training.dataset)
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
     run = TrainedNet(net, optimizer.param_groups[0].get("lr"), schedule)
     start = [param.detach().clone() for param in net.parameters()]
@@ -264,6 +272,6 @@ def train_one(
 
 def losses_after(task: Task, training: Training, net: nn.Module) -> tuple[float, float]:
     """Return the net's losses over both data sets, infinity where one is not finite."""
-    losses = (evaluate(net, data, task.loss) for data in (training.dataset, training.held_out))
+    losses = (loss_over(task, net, data) for data in (training.dataset, training.held_out))
     loss, held_out_loss = (loss if math.isfinite(loss) else math.inf for loss in losses)
     return loss, held_out_loss

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from lab.training.datasets import device_of, first, holds_tensors
 from lab.training.plain_loop import loop_is_plain
 from lab.training.runs import Training
 
@@ -41,6 +42,8 @@ MAX_PARAMETERS = 5_000_000
 
 def why_in_turn(task: Task, training: Training) -> str:
     """Return why such nets cannot be a stack, if that is known before."""
+    if not holds_tensors(task, training.dataset):
+        return "its data sets are no TensorDatasets, or have a collate_fn"
     if not loop_is_plain():
         return "the loop of training.py is not the one that a stack has"
     net = trial_of(task, training)
@@ -53,7 +56,7 @@ def trial_of(task: Task, training: Training) -> nn.Module:
     """Return a net that has taken a mini-batch there and back."""
     net = training.make_net(task)
     net.train()
-    x, y = training.dataset[: task.batch_size]
+    x, y = first(task, training.dataset, task.batch_size)
     task.loss(net(x), y).backward()
     return net
 
@@ -89,7 +92,7 @@ def is_stack_quicker(task: Task, trainings: Sequence[Training]) -> bool:
     """Tell whether a stack of these nets, or stacks of so many, take less time than one by one."""
     if len(trainings) < MIN_NETS:
         return False
-    on_cpu = trainings[0].dataset.tensors[0].device.type == "cpu"
+    on_cpu = device_of(trainings[0].dataset).type == "cpu"
     # Elsewhere an operation takes as long for one small net as for many.
     return not on_cpu or work_of(task, trainings[0]) <= MAX_WORK
 
