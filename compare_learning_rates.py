@@ -103,15 +103,8 @@ def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
     n_seeds = min(map(len, losses.values()), default=0)
     if len(losses) > 1 and n_seeds > 1:
         sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
-    is_positive = all(result.median[result.best] > 0 for result in sweeps.values())
-    if len(losses) > 1 and n_seeds > 1 and is_positive:
-        good = {label: result.good_lrs() for label, result in sweeps.items()}
-        ratios = {label: high / low for label, (low, high) in good.items()}
-        widest = [label for label in ratios if ratios[label] > 0.99 * max(ratios.values())]
-        sentences.append(
-            f"Most forgiving of a badly chosen rate: {', '.join(widest)}, within {GOOD_WITHIN:g} "
-            f"times the best loss while the rate grows {max(ratios.values()):.3g}-fold."
-        )
+    if len(losses) > 1 and n_seeds > 1:
+        sentences += forgiving_in_words(sweeps)
     sentences += flattery_in_words(sweeps)
     if ends := [label for label, result in sweeps.items() if result.edge]:
         sentences.append(
@@ -129,28 +122,53 @@ def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
 def ties_in_words(losses: Mapping[str, Tensor]) -> str:
     """Return which pairs cannot be told apart, given each one's losses, paired (seeds,)."""
     n_seeds = len(next(iter(losses.values())))
-    start = f"Not to be told apart at their best rates, over {n_seeds} seeds"
     if n_seeds < (needed := seeds_needed(len(losses))):
-        return f"{start}: any two, as these are too few seeds for a test; {needed} would do."
+        return (
+            f"Whether any two differ is not known: {n_seeds} seeds are too few for a test, "
+            f"{needed} would do."
+        )
     apart = told_apart(losses)
     ties = "; ".join(f"{a} and {b}" for (a, b), differ in apart.items() if not differ)
-    return f"{start} ({describe_test(len(losses))}): {ties or 'none'}."
+    return (
+        f"No significant difference, each at its best rate ({n_seeds} seeds): {ties or 'none'} "
+        f"({describe_test(len(losses))})."
+    )
+
+
+def forgiving_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
+    """Return which optimizers come near to the best loss of all at the most different rates.
+
+    Nothing where that are rates within a factor of 3.
+    """
+    best = min((result.median[result.best].item() for result in sweeps.values()), default=0)
+    good = {label: result.good_lrs(best) for label, result in sweeps.items()}
+    ratios = {label: lrs[1] / lrs[0] for label, lrs in good.items() if lrs}
+    widest = max(ratios.values(), default=1)
+    if widest < 3:
+        return []
+    labels = ", ".join(label for label, ratio in ratios.items() if ratio > 0.99 * widest)
+    return [
+        f"Most forgiving of a badly chosen rate: {labels}. While the rate grows "
+        f"{widest:,.0f}-fold, "
+        f"the loss stays within {GOOD_WITHIN:g} times the best of all."
+    ]
 
 
 def flattery_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
-    """Return what it would add to judge rates on the seeds that chose them, where that shows."""
-    sentences = []
+    """Return how much better the losses look on the seeds that chose the rates, if they do."""
+    gains = {}
     for label, result in sweeps.items():
-        honest, flattered = (
-            quartiles(result.cross_validated_losses())[1].item(),
-            result.median[result.best].item(),
-        )
+        honest = quartiles(result.cross_validated_losses())[1].item()
+        flattered = result.median[result.best].item()
         if math.isfinite(honest) and honest > 1.01 * flattered > 0:
-            sentences.append(
-                f"{label} would look {honest / flattered - 1:.0%} better if its rate were judged "
-                "on the seeds that chose it."
-            )
-    return sentences
+            gains[label] = 1 - flattered / honest
+    each = ", ".join(f"{gain:.0%} for {label}" for label, gain in gains.items())
+    if not each:
+        return []
+    return [
+        "The held-out losses are those of seeds that did not choose the rate. On the seeds that "
+        f"did, they look lower: by {each}."
+    ]
 
 
 # ---------------------------------------------------------------- the figure
@@ -233,13 +251,6 @@ def steps_to(result: Sweep, target: float) -> Tensor:
     return torch.tensor([steps_to_target(history, target, window) for history in histories])
 
 
-def good_lrs(result: Sweep) -> tuple[float, float] | None:
-    """Return from which rate to which one the loss is near the best."""
-    if result.diverged or result.median[result.best] <= 0:  # no loss is within a factor of it
-        return None
-    return result.good_lrs()
-
-
 def columns_of(
     optimizers: Iterable[str], task: Task, metric: Metric | None
 ) -> list[Column[str, Sweep]]:
@@ -256,7 +267,7 @@ def columns_of(
             lambda label, r: r.cross_validated_losses(),
             infinite="diverged",
         ),
-        Column("good rates", ">18", lambda label, r: good_lrs(r), ".3g", goes=4),
+        Column("good rates", ">18", lambda label, r: r.good_lrs(), ".3g", goes=4),
     ]
     if metric:
         columns.append(

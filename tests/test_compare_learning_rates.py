@@ -76,13 +76,30 @@ def test_the_sentences_follow_from_the_numbers():
         "worse": made_up_sweep([90.0, 80.0, 7.0], seeds=10, spread=0.01),
     }
     ties, forgiving, ends = script.conclusions(sweeps)
-    assert ties.startswith("Not to be told apart at their best rates, over 10 seeds (")
-    assert ties.endswith(": narrow and wide.")
-    assert "rate: wide, within 1.5 times the best loss while the rate grows 100-fold" in forgiving
+    start = "No significant difference, each at its best rate (10 seeds): "
+    assert ties.startswith(f"{start}narrow and wide (exact signed-rank test, 5 %, 3 pairs")
+    assert forgiving == (
+        "Most forgiving of a badly chosen rate: wide. While the rate grows 100-fold, the loss "
+        "stays within 1.5 times the best of all."
+    )
     assert "wide, worse, which has grown by 3 decades." in ends
     assert "narrow" not in ends
     sweeps["narrow"] = made_up_sweep([5.0, 2.0, 5.0], seeds=10, spread=0.01)
-    assert script.conclusions(sweeps)[0].endswith(": none.")
+    assert script.conclusions(sweeps)[0].startswith(f"{start}none (")
+
+
+def test_who_fails_at_every_rate_is_not_praised_as_forgiving():
+    flat = made_up_sweep([0.61] * 5)  # as SGD on two spirals
+    steep = made_up_sweep([0.5, 0.1, 0.033, 0.04, 0.5])
+    (sentence,) = script.forgiving_in_words({"SGD": flat, "Adam": steep})
+    assert "rate: Adam. While the rate grows 10-fold" in sentence
+    steep = made_up_sweep([0.5, 0.1, 0.033, 0.05, 0.5])  # just above 1.5 times
+    assert script.forgiving_in_words({"SGD": flat, "Adam": steep}) == []  # a single rate
+    fine = made_up_sweep([1.0] * 5, [1e-4, 1e-3, 1e-2, 0.1, 1.0])
+    (sentence,) = script.forgiving_in_words({"a": fine, "b": fine})
+    assert "rate: a, b. While the rate grows 10,000-fold" in sentence
+    below = made_up_sweep([-1.0, 1.0])
+    assert script.forgiving_in_words({"a": below, "b": fine}) == []
 
 
 def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
@@ -98,8 +115,7 @@ def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
 def test_with_too_few_seeds_it_says_how_many_would_do():
     sweeps = {label: made_up_sweep([3.0, 1.0 + i, 2.0]) for i, label in enumerate("abcd")}
     assert script.conclusions(sweeps)[0] == (
-        "Not to be told apart at their best rates, over 5 seeds: any two, as these are too few "
-        "seeds for a test; 8 would do."
+        "Whether any two differ is not known: 5 seeds are too few for a test, 8 would do."
     )
 
 
@@ -109,9 +125,12 @@ def test_flattery_is_said_where_it_shows():
     result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
     result.median, result.best = torch.tensor([3.0, 3.0]), 0
     (sentence,) = script.flattery_in_words({"a": result})
-    assert sentence == (
-        "a would look 50% better if its rate were judged on the seeds that chose it."
+    assert sentence == (  # 4.5 on the seeds that did not choose, 3 on those that did
+        "The held-out losses are those of seeds that did not choose the rate. On the seeds that "
+        "did, they look lower: by 33% for a."
     )
+    (sentence,) = script.flattery_in_words({"a": result, "b": result})
+    assert sentence.endswith("lower: by 33% for a, 33% for b.")
 
 
 def test_flattery_of_less_than_a_hundredth_is_not_said():

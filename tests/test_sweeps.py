@@ -42,6 +42,16 @@ def test_the_best_rate_and_the_good_ones_around_it():
     assert made_up_sweep([3.1, 2.9, 2.0]).good_lrs() == (0.1, 1.0)
 
 
+def test_good_may_be_within_a_factor_of_the_best_of_others():
+    result = made_up_sweep([2.8, 2.0, 2.9, 3.1])
+    assert result.good_lrs(2.0) == result.good_lrs() == (0.001, 0.1)
+    assert result.good_lrs(1.4) == (0.01, 0.01)  # 2.0 is at most 1.5 times 1.4, 2.8 is not
+    assert result.good_lrs(4 / 3) == (0.01, 0.01)
+    assert result.good_lrs(1.3) is None
+    assert made_up_sweep([-1.0, 2.0]).good_lrs() is None  # no loss is a factor of it
+    assert made_up_sweep([math.inf, math.inf]).good_lrs() is None
+
+
 def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
     result = made_up_sweep([2.0, 1.0], seeds=4)
     result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])

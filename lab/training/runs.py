@@ -184,7 +184,8 @@ def in_a_row(parts: Sequence[Runs]) -> Runs:
     if len(parts) == 1:
         return parts[0]
     failed = next((part for part in parts if part.error), parts[0])
-    remarks = dict.fromkeys(remark for part in parts for remark in part.remarks)
+    every = [remark for part in parts for remark in part.remarks]
+    remarks = {remark.partition(" (")[0]: remark for remark in reversed(every)}  # with one reason
     if any(MOVED_NOTHING not in part.remarks for part in parts):
         remarks.pop(MOVED_NOTHING, None)
     epochs = [part.epochs for part in parts if part.epochs]
@@ -203,7 +204,7 @@ def in_a_row(parts: Sequence[Runs]) -> Runs:
         seconds=sum(part.seconds for part in parts),
         error=failed.error,
         stopped=failed.stopped,
-        remarks=list(remarks),
+        remarks=[*remarks.values()],
         epochs=Epochs(
             torch.cat([losses.losses for losses in epochs], 1),
             torch.cat([losses.held_out for losses in epochs], 1),

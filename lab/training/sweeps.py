@@ -79,12 +79,17 @@ class SweepSummary:
         """Whether the best learning rate is the only one at which most seeds did not diverge."""
         return int(self.median.isfinite().sum()) == 1 < len(self.lrs)
 
-    def good_lrs(self) -> tuple[float, float]:
+    def good_lrs(self, best: float | None = None) -> tuple[float, float] | None:
         """Return the lowest and the highest learning rate of those around the best that are good.
 
-        All between are good, too. Good is a median of at most GOOD_WITHIN times the best one.
+        All between are good, too. Good is a median of at most GOOD_WITHIN times the best one, or
+        than `best`, a loss above 0. None if there is no good one.
         """
-        good = (self.median <= GOOD_WITHIN * self.median[self.best]).tolist()
+        lowest = self.median[self.best].item()
+        best = lowest if best is None else best
+        if not 0 < lowest <= GOOD_WITHIN * best < math.inf:
+            return None
+        good = (self.median <= GOOD_WITHIN * best).tolist()
         low = high = self.best
         while low > 0 and good[low - 1]:
             low -= 1
