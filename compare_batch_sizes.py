@@ -25,6 +25,7 @@ from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.checks import check_last_batch, check_optimizers, take_a_step
 from lab.training.datasets import first, loader_of
 from lab.training.evaluation import loss_over
+from lab.training.guess import constant_guess
 from lab.training.runs import Training, trainings_of
 from lab.training.schedules import Schedule, schedulers_of
 
@@ -275,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         runs[batch_size] = run
         report.row(batch_size, run)
-    report.explain()
+    report.explain(guess=constant_guess(task, training))
 
     losses = (
         (batch_size, epoch, *values)

@@ -30,6 +30,7 @@ from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
+from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import trainings_of
 from lab.training.statistics import (
@@ -318,7 +319,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         sweeps[label] = result
         report.row(label, result)
-    report.explain(optimizers)
+    report.explain(optimizers, constant_guess(task, training))
     report.conclude(partial(conclusions, sweeps))
 
     losses = (

@@ -39,6 +39,7 @@ from lab.pictures import learning, style
 from lab.pictures.fits import fit_for
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
+from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, trainings_of
 from lab.training.statistics import quartiles, steps_to_target
@@ -193,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
         runs[label] = run
         report.row(label, run)
-    report.explain(optimizers)
+    report.explain(optimizers, constant_guess(task, training))
 
     losses = (
         (label, training.seed, step, loss)

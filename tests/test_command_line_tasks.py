@@ -1,6 +1,7 @@
 """Tasks as they are named on the command line, with the options' own settings, and checked."""
 
 import sys
+from argparse import Namespace
 from dataclasses import replace
 
 from lab.command_line.options import add_batch_size, add_seeds, add_target, add_task, add_tasks
@@ -119,3 +120,23 @@ def test_data_are_made_once_for_each_seed():
     make_data = data_on("cpu", SMALL.make_data)
     assert make_data(3) is make_data(3)
     assert not torch.equal(make_data(3)[0].tensors[0], make_data(4)[0].tensors[0])
+
+
+@pytest.mark.parametrize(
+    ("scales", "said"),
+    [("1, 1, 99", False), ("1, 1, 101", True), ("1, 0, 1", False), ("0, 0, 0", False)],
+)
+def test_features_of_very_different_scales_are_told_and_what_to_write(
+    scales, said, homework, capsys
+):
+    homework(
+        "import torch\nfrom torch import nn\nfrom data import split\nfrom tasks import Task\n"
+        "x = torch.tensor([[-1.0], [1]] * 30) * torch.tensor([" + scales + "])\n"
+        "mine = Task(lambda seed: split(seed, x, x[:, :1] / 50, held_out=10),\n"
+        "    lambda: nn.Linear(3, 1), nn.functional.mse_loss, 1, 10)\n"
+    )
+    load_task(Namespace(seed=0), "homework.mine")
+    out = capsys.readouterr().out
+    assert ("x = (x - x.mean(0)) / x.std(0)" in out) == said
+    if said:
+        assert "features go from 1 to 1e+02" in out

@@ -13,12 +13,15 @@ from lab.command_line.specs import parameters_of, parse_task
 from lab.outcome import hushed
 from lab.training.check_data import check_same_twice, n_checked
 from lab.training.checks import check_fields, check_task
-from lab.training.datasets import as_tensors, on_device
+from lab.training.datasets import as_tensors, first, on_device
 from lab.training.runs import Training
 
 import torch
+from torch import Tensor
 
 from tasks import TASKS, Task
+
+VERY_DIFFERENT = 100.0  # standard deviations of features, one against another
 
 
 def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
@@ -45,8 +48,25 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
     n_samples = len(training.dataset)
     if (n := n_checked(task, training.dataset)) < n_samples:
         print(f"task {name}: checked on {n} of {n_samples} samples")
+    if "." in name.partition("(")[0]:
+        print(end=remark_on_scales(name, first(task, training.dataset, 1000)[0]))
     check_memory_of_task(options, task, len(training.dataset), training)
     return loaded, training
+
+
+def remark_on_scales(name: str, x: object) -> str:
+    """Return a line if the features (samples, features) of a user's task differ a lot in scale."""
+    if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
+        return ""
+    scales = x.std(0)
+    scales = scales[scales > 0]
+    if not len(scales) or scales.max() <= VERY_DIFFERENT * scales.min():
+        return ""
+    low, high = scales.min().item(), scales.max().item()
+    return (
+        f"task {name}: the standard deviations of its features go from {low:.2g} to {high:.2g}, so "
+        "no learning rate suits all.\nScale them: x = (x - x.mean(0)) / x.std(0)\n"
+    )
 
 
 @contextmanager

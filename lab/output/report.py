@@ -18,7 +18,7 @@ from lab.output.files import (
     write_csv,
 )
 from lab.output.progress import ERASE, is_terminal, show_progress
-from lab.output.table import Column, HasCall, Table, folded, in_full
+from lab.output.table import Column, HasCall, Table, folded, in_digits, in_full
 
 import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
@@ -124,8 +124,15 @@ class Report(Generic[K, R]):
         if run.error and not run.interrupted:
             self.status = 1
 
-    def explain(self, optimizers: Mapping[str, HasCall] | None = None) -> None:
-        """Print below a table what its labels stand for, and where its columns are explained."""
+    def explain(
+        self, optimizers: Mapping[str, HasCall] | None = None, guess: float | None = None
+    ) -> None:
+        """Print below a table what its labels stand for, and where its columns are explained.
+
+        `guess` is the held-out loss of the best constant guess.
+        """
+        if guess is not None:
+            self.tell(f"The best constant guess has a held-out loss of {in_digits(guess)}.")
         if calls := in_full(optimizers or {}, self.table.width):
             self.say(calls)
         narrow = f" (no room here for {', '.join(self.table.left_out)})"
