@@ -239,6 +239,7 @@ def test_ctrl_c_among_tasks_saves_what_is_done(small_file):
     assert "interrupted" in end.said
 
 
+@pytest.mark.slow  # tests/test_check_optimizer.py has the parts
 def test_the_readmes_check_of_ones_own_optimizer_needs_no_more_than_its_requirements(small_file):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (words,) = re.findall(r"^python (check_optimizer.py .*)$", readme, re.MULTILINE)

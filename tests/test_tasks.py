@@ -139,12 +139,12 @@ CALLS = {"Momentum": "SGD(momentum=0.9)", "RMSprop": "RMSprop()", "Adam": "Adam(
 
 @pytest.fixture(scope="module")
 def best_of():
-    """Return a function that trains a task's optimizers: their sweeps, at ten seeds."""
+    """Return a function that trains a task's optimizers: their sweeps, by default at ten seeds."""
 
-    def train(name):
+    def train(name, n_seeds=10):
         task, result = TASKS[name], {}
         for label, rates in RATES[name].items():
-            trainings = trainings_of(task, range(10), rates)
+            trainings = trainings_of(task, range(n_seeds), rates)
             runs = train_all(task, trainings, parse_optimizer(CALLS.get(label, label)))
             assert runs.stacked
             result[label] = Sweep(runs)
@@ -243,14 +243,14 @@ def test_sparse_adam_lets_a_row_rest_that_adam_moves_on():
 
 
 def test_on_a_mountain_the_adaptive_ones_tie_ahead_of_sgd(best_of):
-    losses = held_out(best_of("terrain"))
+    losses = held_out(best_of("terrain", n_seeds=6))
     adaptive = [losses[k] for k in ("Adagrad", "RMSprop", "Adam")]
     assert losses["SGD"] > 1.2 * max(adaptive)
     assert max(adaptive) < 1.12 * min(adaptive)
 
 
 def test_in_prose_learning_by_heart_costs_more_than_the_optimizer(best_of):
-    sweeps = best_of("prose")
+    sweeps = best_of("prose", n_seeds=6)
     losses = held_out(sweeps)
     gaps = [
         (result.held_out_losses - result.final_losses)[result.best].median().item()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-TASK = replace(SMALL, epochs=20)
+TASK = replace(SMALL, epochs=8)
 TRAININGS = trainings_of(TASK, (1, 2))
 
 

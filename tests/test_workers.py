@@ -238,7 +238,9 @@ def children_of(pid):
 
 
 @posix_only
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_keeps_what_is_finished_and_leaves_no_process(number, workdir):
     process = start(*LONG_TASKS, "--jobs", "2")
     for _ in range(2):
