@@ -143,7 +143,8 @@ def columns_of(
     """Return the columns of a surface's table."""
 
     def lr(label: str, run: Descent) -> float | None:
-        return run.lr or next(iter(run.lr_history), None)
+        first = run.lr or next(iter(run.lr_history), None)
+        return None if first is None else float(first)  # it may be a tensor
 
     columns: list[Column[str, Descent]] = [
         *name_columns(optimizers),
