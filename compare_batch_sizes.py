@@ -91,7 +91,7 @@ def compare(
         run = BatchSizeRun(len(loader), noise, lrs=schedule.lrs)
         with keeping(run):
             evaluate_both(run, task, net, training)
-            for _ in progress(batch_size)(range(task.epochs), task.epochs):
+            for _ in progress(batch_size)(range(task.epochs), task.epochs, "epoch"):
                 set_mode(optimizer, "train")
                 train_epoch(run, task, net, optimizer, schedule, loader)
                 set_mode(optimizer, "eval")

@@ -101,7 +101,7 @@ def compare(
             if label in tune:
                 run.lr = best_lr(surface, start, make_optimizer, draws)
             path = descend(surface.formula, start, make_optimizer, draws, [run.lr])
-            run.take_steps(progress(label)(path, steps))
+            run.take_steps(progress(label)(path, steps, "step"))
         yield label, run
         run.raise_if_interrupted()
 

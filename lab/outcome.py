@@ -22,9 +22,9 @@ OUR_NAMES = (  # of files and folders that a user's own file cannot have
 
 
 class Progress(Protocol):
-    """Passes items on, and shows how many of `total` have passed."""
+    """Passes items on, and shows how many of `total` have passed; `unit` is what each is."""
 
-    def __call__(self, items: Iterable[T], total: int, /) -> Iterable[T]: ...
+    def __call__(self, items: Iterable[T], total: int, unit: str = "", /) -> Iterable[T]: ...
 
 
 class ProgressOf(Protocol):
@@ -33,9 +33,22 @@ class ProgressOf(Protocol):
     def __call__(self, name: object, /) -> Progress: ...
 
 
-def no_progress(items: Iterable[T], total: int) -> Iterable[T]:
+def no_progress(items: Iterable[T], total: int, unit: str = "") -> Iterable[T]:
     """Return the items: a progress that shows nothing."""
     return items
+
+
+doing: list[str] = []  # what takes its time before an item passes: the innermost last
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Let the progress say what is done in the block, while no item passes."""
+    doing.append(what)
+    try:
+        yield
+    finally:
+        doing.remove(what)
 
 
 def show_none(name: object) -> Progress:

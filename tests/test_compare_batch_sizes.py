@@ -186,7 +186,7 @@ def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):
     assert [sizes.count(size) for size in ("64", "32", "1")] == [3, 2, 1]
 
 
-def interrupt(items, total):
+def interrupt(items, total, unit):
     """A progress during which Ctrl-C comes, after two items."""
     for number, item in enumerate(items):
         if number == 2:

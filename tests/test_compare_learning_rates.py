@@ -271,7 +271,7 @@ def test_what_is_trained_one_by_one_is_said(workdir, capsys):
     assert f"LBFGS(max_iter=2): {IN_TURN} (ValueError: LBFGS doesn't support" in out
 
 
-def interrupt(items, total):
+def interrupt(items, total, unit):
     """A progress during which Ctrl-C comes, after two items."""
     for number, item in enumerate(items):
         if number == 2:

@@ -259,7 +259,7 @@ def test_a_step_that_moves_nothing_is_told(workdir, capsys, homework):
         assert "Adam: " not in out
 
 
-def interrupt(items, total):
+def interrupt(items, total, unit):
     """A progress during which Ctrl-C comes, after two items."""
     for number, item in enumerate(items):
         if number == 2:

@@ -153,7 +153,7 @@ def test_an_optimizer_that_fails_while_it_is_tuned_is_a_row(workdir, capsys, hom
     assert (labels.count("homework.Fails"), labels.count("Adam")) == (3, 6)
 
 
-def interrupt(items, total):
+def interrupt(items, total, unit):
     """A progress during which Ctrl-C comes, after two items."""
     for number, item in enumerate(items):
         if number == 2:

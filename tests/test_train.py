@@ -186,7 +186,7 @@ def test_what_nets_have_learned_is_held_once():
 def test_progress_counts_steps_of_one_and_nets_of_many():
     seen = []
 
-    def progress(items, total):
+    def progress(items, total, unit):
         for item in items:
             seen.append(total)
             yield item

@@ -170,7 +170,7 @@ def test_stacks_are_as_few_as_can_be_and_of_like_size(monkeypatch):
 def test_progress_counts_the_stacks(stacks_of_three):
     seen = []
 
-    def progress(items, total):
+    def progress(items, total, unit):
         for item in items:
             seen.append(total)
             yield item

@@ -38,7 +38,7 @@ def animation_of(
         return moving
 
     def numbers() -> Generator[int, None, None]:
-        yield from progress(range(n_frames), n_frames)
+        yield from progress(range(n_frames), n_frames, "frame")
 
     return animation.FuncAnimation(
         figure,

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from lab.outcome import Outcome, Progress
+from lab.outcome import Outcome, Progress, saying
 from lab.training.adapt import MakeOptimizer, judged, make, set_mode
 from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_one
 from lab.training.datasets import device_of, joined
@@ -116,7 +116,8 @@ class Stack:
     @torch.no_grad()
     def run_compiled(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         compute = compiled_pass(self.task.make_net, self.task.loss)
-        return compute(self.matrix, self.buffers, self.data, self.seed_of, samples)
+        with saying("compiling"):  # which happens in the first call
+            return compute(self.matrix, self.buffers, self.data, self.seed_of, samples)
 
     def batch_of(self, k: int, samples: Tensor) -> tuple[Tensor, ...]:
         """Return the rows `samples` of the k-th net's data."""
@@ -191,7 +192,7 @@ def train_stack(
     done, outcome = 0, Outcome(remarks=stack.remarks)
     with threads_for(stack.matrix.numel()):
         try:
-            for row in progress(steps, len(losses)):
+            for row in progress(steps, len(losses), "step"):
                 losses[done] = row
                 done += 1
                 schedule.step(row)

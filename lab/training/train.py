@@ -129,7 +129,7 @@ def train_stacks(
     if len(stacks) == 1:
         return train_stack(task, trainings, make_optimizer, progress, compiled, every_epoch)
     parts: list[Runs] = []
-    for stack in progress(stacks, len(stacks)):
+    for stack in progress(stacks, len(stacks), "stack"):
         parts.append(train_stack(task, stack, make_optimizer, no_progress, compiled, every_epoch))
         if error := parts[-1].error:
             stopped = parts[-1].stopped
@@ -150,7 +150,7 @@ def train_in_turn(
         if len(trainings) == 1:
             nets.append(train_one(task, trainings[0], make_optimizer, progress, every_epoch))
         else:
-            for training in progress(trainings, len(trainings)):
+            for training in progress(trainings, len(trainings), "training"):
                 nets.append(train_one(task, training, make_optimizer, no_progress, every_epoch))
                 if not nets[-1].is_trained:
                     break
@@ -248,7 +248,7 @@ def train_one(
     set_mode(optimizer, "train")
     steps = train(net, optimizer, loader, task.loss, task.epochs)
     try:
-        for loss in progress(steps, task.epochs * len(loader)):
+        for loss in progress(steps, task.epochs * len(loader), "step"):
             run.losses.append(loss)
             schedule.step(loss)
             if every_epoch and len(run.losses) % len(loader) == 0 and math.isfinite(loss):

@@ -21,7 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from lab.outcome import Outcome, Progress, describe
+from lab.outcome import Outcome, Progress, describe, saying
 from lab.training.jobs import TaskJob, TaskResult, run_job
 
 K = TypeVar("K", bound=Hashable)
@@ -41,7 +41,7 @@ def run_jobs(
         done = ((key, run_job(job)) for key, job in jobs.items())
     else:
         done = _as_completed({executor.submit(run_job, job): key for key, job in jobs.items()})
-    for key, result in progress(done, len(jobs)):
+    for key, result in progress(done, len(jobs), "job"):
         yield key, result
         result.raise_if_interrupted()
 
@@ -49,7 +49,8 @@ def run_jobs(
 def _as_completed(futures: dict[Future[TaskResult], K]) -> Iterator[tuple[K, Outcome]]:
     while futures:
         # With a time limit, or Windows would not see a Ctrl-C meanwhile.
-        done, _ = wait(futures, timeout=1.0, return_when="FIRST_COMPLETED")
+        with saying("the workers start, and compile where that pays"):
+            done, _ = wait(futures, timeout=1.0, return_when="FIRST_COMPLETED")
         for future in sorted(done, key=Future.cancelled):
             key = futures.pop(future)
             try:
