@@ -347,7 +347,9 @@ def main(argv: list[str] | None = None) -> int:
 
     teams = solvers(findings.mine, subject, findings.profile)
     columns = columns_of(list(teams), options.zh)
-    report = Report(options.output, options.csv, columns, "\n" + say(GOOD_FOR, options.zh))
+    report = Report(
+        options.output, options.csv, columns, "\n" + say(GOOD_FOR, options.zh), options.optimizer
+    )
     solved = {}
     runs = report.progress("problems")(solve(teams, options.seed), len(PROBLEMS))
     for name, run in report.collect(runs):

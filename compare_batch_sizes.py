@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
         check_optimizers({optimizer.label: optimizer}, partial(take_a_step, smallest, training))
 
     title = f"{optimizer.call}, {task.epochs} epochs of {n_samples} samples"
-    report = Report(options.output, options.csv, COLUMNS, title)
+    report = Report(options.output, options.csv, COLUMNS, title, f"--task {options.task}")
     runs = {}
     for batch_size, run in report.collect(
         compare(optimizer, task, batch_sizes, options.seed, report.progress)

@@ -312,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
         check_optimizers(optimizers, partial(take_a_step, task, replace(training, lr=lrs[0])))
 
     columns = columns_of(optimizers, task, training.metric(task))
-    report = Report(options.output, options.csv, columns)
+    report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     sweeps = {}
     for label, result in report.collect(
         compare(optimizers, task, lrs, seeds_of(options), report.progress)

@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         page = options.live and Page(task, optimizers, options.seed, options.seeds)
 
     columns = columns_of(optimizers, task, options.seeds, training.metric(task))
-    report = Report(options.output, options.csv, columns)
+    report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     runs = {}
     for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
         runs[label] = run

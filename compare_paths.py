@@ -284,7 +284,8 @@ def main(argv: list[str] | None = None) -> int:
     columns = {
         name: columns_of(surface, specs[name], options.target) for name, surface in surfaces.items()
     }
-    report = Report(options.output, options.csv, columns[first], titles[first])
+    of = f"--surface {options.surface}"
+    report = Report(options.output, options.csv, columns[first], titles[first], of)
     runs: dict[str, dict[str, Descent]] = {}
     for name, surface in surfaces.items():
         optimizers = specs[name]

@@ -445,7 +445,9 @@ def main(argv: list[str] | None = None) -> int:
     names = {name: name for name in tasks}
     collected = {}
     with open_executor(options.jobs, options.dask) as executor:
-        report = Report(options.output, options.csv, columns_of(tasks, optimizers))
+        words = f"--tasks {' '.join(options.tasks)}"
+        columns = columns_of(tasks, optimizers)
+        report = Report(options.output, options.csv, columns, task=words)
         for place, result in report.collect(
             compare(optimizers, names, lrs, seeds_of(options), executor, report.progress)
         ):

@@ -47,7 +47,7 @@ def split(seed: int, x: Tensor, y: Tensor, held_out: int, samples: int | None = 
     `samples` is how many to train on: all others by default.
     """
     samples = len(x) - held_out if samples is None else samples
-    if samples + held_out > len(x):
+    if not 0 < samples <= len(x) - held_out:
         raise ValueError(f"there are {len(x)} samples, and {held_out} of them are held out")
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     test, train = rows[:held_out], rows[held_out:][:samples]

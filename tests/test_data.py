@@ -1,11 +1,12 @@
 """The data set by its seed, and its mini-batches by the ordinary DataLoader's."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from data import make_loader, parabola
+from data import make_loader, parabola, split
 
 
 def numbered(n_samples):
@@ -69,3 +70,11 @@ def test_a_seed_fixes_noise_and_order_of_rows_whatever_the_global_generator_does
     assert len(first) == len(other) == len(held_out) == 100
     for one in (other, held_out):
         assert not torch.equal(*(dataset.tensors[1].sort(0).values for dataset in (first, one)))
+
+
+@pytest.mark.parametrize(("held_out", "samples"), [(10, None), (11, None), (4, 7), (4, 0)])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(held_out, samples):
+    x = torch.zeros(10, 1)
+    with pytest.raises(ValueError, match=f"there are 10 samples, and {held_out} of them are held"):
+        split(0, x, x, held_out, samples)
+    assert len(split(0, x, x, 4, 6)[0]) == 6

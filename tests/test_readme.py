@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -307,3 +308,16 @@ def test_the_page_of_optimizers_has_all_of_torchs_classes():
 
 def test_the_page_of_tasks_has_all_tasks():
     assert set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/tasks.md"], re.MULTILINE)) == set(TASKS)
+
+
+# ---------------------------------------------------------------- pip install .
+
+
+def test_pip_is_told_that_nothing_is_to_be_installed():
+    settings = (ROOT / "pyproject.toml").read_text()
+    (name,) = re.findall('^build-backend = "(.*)"', settings, re.MULTILINE)
+    (folder,) = re.findall(r'^backend-path = \["(.*)"\]', settings, re.MULTILINE)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / folder / f"{name}.py"))
+    assert "run the scripts where they lie, as `python compare_optimizers.py`" in stop.value.code
+    assert "\n" not in stop.value.code

@@ -196,6 +196,24 @@ def test_after_a_signal_no_animation_is_begun(make_report, monkeypatch):
     assert Path("a.csv").exists()
 
 
+def test_a_figure_of_another_task_is_told_before_it_is_replaced(workdir, capsys):
+    def report_on(task):
+        reporter = Report(Path("a.png"), None, COLUMNS, task=task)
+        said = capsys.readouterr().out
+        save(reporter, collect(reporter, [("a", Run(1))]))
+        capsys.readouterr()
+        return said.splitlines()
+
+    head = ["label    value"]
+    assert report_on("--task sine") == head
+    assert report_on("--task sine") == head
+    line, *rest = report_on("--task deep")
+    assert line == "a.png is of --task sine and will be replaced; --output PATH saves elsewhere"
+    assert rest == head
+    Path("a.png").write_text("no picture")
+    assert report_on("--task sine") == head
+
+
 def test_a_folder_that_vanished_is_told(make_report, workdir, capsys):
     reporter = make_report(workdir / "gone" / "a.png")
     assert save(reporter, collect(reporter, [("a", Run(1))])) == 1

@@ -1,6 +1,7 @@
 """What came out of many trainings: divergence, nets, and two runs as one."""
 
 import math
+import re
 from dataclasses import replace
 
 from lab.outcome import no_progress
@@ -9,7 +10,7 @@ from lab.training.train import train_in_turn
 
 import pytest
 import torch
-from conftest import SMALL, SmallNet, made_up, small_trainings
+from conftest import SMALL, SmallNet, made_up, made_up_sweep, small_trainings
 
 from tasks import TASKS
 
@@ -86,3 +87,16 @@ def test_of_two_runs_the_shorter_one_is_filled_up():
     assert runs.losses[3:, :5].isnan().all()
     assert runs.held_out_losses.tolist() == [2.0] * 5 + [1.0] * 5
     assert runs.final_losses.tolist() == [1.0] * 5 + [0.5] * 5
+
+
+def test_a_notebook_shows_three_lines_of_it():
+    runs = made_up([3.0, 1.0], [0.1, 1.0], seeds=5)
+    head, middle, has = repr(runs).splitlines()
+    assert head == "Runs of 10 trainings, 8 steps each, seeds 0 to 4"
+    assert middle == "median final_losses 1, held_out_losses 2; 0.00 seconds"
+    assert all(hasattr(runs, name) for name in re.findall(r"\w{4,}", has.partition(":")[2]))
+    runs.final_losses[:] = math.inf
+    assert "; 10 of 10 diverged, from step 9 on" in repr(runs)
+    head, middle, has = repr(made_up_sweep([3.0, 1.0], [0.1, 1.0], seeds=5)).splitlines()
+    assert head == "Sweep of 2 rates from 0.1 to 1, 5 seeds"
+    assert middle == "best_lr 1, median held-out loss 1"

@@ -12,6 +12,7 @@ from lab.pictures.animations import self_contained, writer_for
 import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 @contextmanager
@@ -38,11 +39,26 @@ def missing_letters() -> Iterator[list[str]]:
         said.append("some letters are boxes: install a font that has them, as Noto Sans CJK")
 
 
-def save_figure(figure: Figure, path: Path | str) -> None:
-    """Save the figure whole or not at all; the extension of `path` picks the format."""
+def save_figure(figure: Figure, path: Path | str, task: str = "") -> None:
+    """Save the figure whole or not at all; the extension of `path` picks the format.
+
+    A .png keeps in itself of which task it is: see `task_of`.
+    """
     path = Path(path)
+    kind = path.suffix[1:].lower()
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
+        figure.savefig(
+            temporary, format=kind, dpi=150, metadata={"Task": task} if kind == "png" else None
+        )
+
+
+def task_of(path: Path) -> str:
+    """Return of which task a figure is that `save_figure` has saved; "" where that is unknown."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Task", ""))
+    except (OSError, ValueError):  # none is there, or no picture
+        return ""
 
 
 def save_animation(animation: FuncAnimation, path: Path | str) -> None:

@@ -15,6 +15,7 @@ from lab.output.files import (
     save_animation,
     save_figure,
     show_figures,
+    task_of,
     write_csv,
 )
 from lab.output.progress import ERASE, is_terminal, show_progress
@@ -40,13 +41,17 @@ class Report(Generic[K, R]):
         csv: Path | None,
         columns: Sequence[Column[K, R]],
         title: str = "",
+        task: str = "",
     ):
-        """Take the paths of figure and CSV; begin a table."""
-        self.output, self.csv = output, csv
+        """Take the paths of figure and CSV; begin a table. `task` is what the figure is of."""
+        self.output, self.csv, self.task = output, csv, task
         self.status = 0
         self.has_results = self.interrupted = False
         if sys.stdout is None:
             self.complain("standard output is closed: the table is not shown")
+        self.table = Table(columns, page_width())
+        if (other := task_of(output)) and other != task:
+            self.tell(f"{output} is of {other} and will be replaced; --output PATH saves elsewhere")
         self.begin_table(columns, title)
 
     def begin_table(self, columns: Sequence[Column[K, R]], title: str = "") -> None:
@@ -194,7 +199,7 @@ class Report(Generic[K, R]):
             plt.close("all")
             self.complain(f"cannot draw all: {describe(error)}")
             figure = draw_less()
-        save_figure(figure, path)
+        save_figure(figure, path, self.task)
 
     def save_as(self, path: Path, save: Callable[[Path], None]) -> None:
         """Save by `save(path)`, and say so, or why it cannot be done."""

@@ -10,6 +10,7 @@ from lab.training.adapt import MakeOptimizer, make
 from lab.training.datasets import device_of, first, holds_tensors, make_datasets
 from lab.training.evaluation import value_over
 from lab.training.metrics import Metric, metric_of
+from lab.training.statistics import quartiles
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ class Epochs:
     held_out: Tensor
 
 
-@dataclass
+@dataclass(repr=False)
 class Runs(Outcome):
     """What became of trainings with one optimizer.
 
@@ -96,6 +97,20 @@ class Runs(Outcome):
     stacked: bool = False  # all at once, or in turn
     seconds: float = 0.0
     epochs: Epochs | None = None  # only if they are asked for
+
+    def __repr__(self) -> str:
+        """Return the run in three lines: a notebook shows them."""
+        n_steps, n_trainings = self.losses.shape
+        seeds = sorted({training.seed for training in self.trainings})
+        ends = ("final_losses", self.final_losses), ("held_out_losses", self.held_out_losses)
+        medians = (f"{name} {quartiles(losses)[1]:.4g}" for name, losses in ends)
+        return (
+            f"{type(self).__name__} of {n_trainings} trainings, {n_steps} steps each, "
+            f"seeds {seeds[0]} to {seeds[-1]}\n"
+            f"median {', '.join(medians)}; {self.seconds:.2f} seconds"
+            f"{f'; {self.note}' if self.note else ''}\n"
+            "has: losses, final_losses, held_out_losses, weights, net(k), predict(x, k)"
+        )
 
     def history(self, k: int) -> list[float]:
         """Return the losses of the k-th training, to its end."""

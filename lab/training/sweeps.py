@@ -133,6 +133,16 @@ class Sweep(SweepSummary, Outcome):
         self.losses = losses.unflatten(1, (-1, n_seeds))  # (steps, lrs, seeds)
         self.error, self.stopped, self.remarks = runs.error, runs.note, runs.remarks
 
+    def __repr__(self) -> str:
+        """Return the sweep in three lines: a notebook shows them."""
+        loss = quartiles(self.cross_validated_losses())[1]
+        return (
+            f"{type(self).__name__} of {len(self.lrs)} rates from {self.lrs[0]:.3g} to "
+            f"{self.lrs[-1]:.3g}, {len(self.seeds)} seeds\n"
+            f"best_lr {self.best_lr:.3g}, median held-out loss {loss:.4g}\n"
+            "has: lrs, seeds, final_losses, held_out_losses, best_lr, good_lrs(), runs"
+        )
+
     def summary(self) -> SweepSummary:
         """Return the same without what grows with steps and nets: small enough to be sent."""
         return SweepSummary(self.lrs, self.seeds, self.final_losses, self.held_out_losses)
