@@ -18,22 +18,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
-from lab.training.runs import trainings_of
+from lab.training.runs import Training, trainings_of
 from lab.training.sweeps import learning_rates
 from lab.training.train import train_all
+from lab.training.way import is_stack_quicker, stacks_of
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from benchmarks.nets import NETS
 from compare_learning_rates import LR_COUNT, LR_RANGE
 from data import make_loader
 from settings import LR, OPTIMIZERS, SEED
-from tasks import TASKS
+from tasks import TASKS, Task
 from training import train
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -151,6 +154,51 @@ def compare_tasks() -> None:
     print(f"all tasks: {total:.1f} s")
 
 
+def compare_sizes() -> None:
+    """Print how long nets of real sizes take, by Adam, and in the textbook's loop one by one."""
+    (make_optimizer,) = parse_optimizers(["Adam"]).values()
+    n_alone, threads = 5, torch.get_num_threads()
+    for n_threads in dict.fromkeys((1, threads)):
+        torch.set_num_threads(n_threads)
+        for (name, task), n_nets in product(NETS.items(), (10, 50)):
+            trainings, pairs, way = trainings_of(task, range(n_nets)), [], "in turn"
+            if n_nets > 10 and not is_stack_quicker(task, trainings):
+                continue  # in turn, each takes what one of ten does
+            alone = partial(train_alone, task, trainings[:n_alone], make_optimizer)
+            alone()  # the first time is slower, and not timed
+            for _ in range(3):
+                runs = train_all(task, trainings, make_optimizer)
+                if runs.stacked:
+                    way = f"stacks of {n_nets // len(stacks_of(task, trainings))}"
+                pairs.append((seconds(alone) / n_alone, runs.seconds / n_nets))
+            theirs, ours, ratio = medians(pairs)
+            print(
+                f"{n_nets} nets of {name}, {n_threads} threads: {way}, {1000 * ours:.1f} ms a net, "
+                f"textbook's {1000 * theirs:.1f} ms: {ratio:.2f} times as quick",
+                flush=True,
+            )
+
+
+def train_alone(
+    task: Task, trainings: list[Training], make_optimizer: Callable[..., Optimizer]
+) -> None:
+    """Train one net after the other as the textbook does."""
+    for training in trainings:
+        net = training.make_net(task)
+        loader = DataLoader(training.dataset, task.batch_size, shuffle=True)
+        optimizer = make_optimizer(net.parameters())
+        textbook_loop(net, optimizer, loader, task.loss, task.epochs)
+
+
+LARGE = """
+import resource
+from benchmarks.nets import deep
+from lab.training.runs import trainings_of
+from lab.training.train import train_all
+from torch.optim import Adam
+train_all(deep, trainings_of(deep, range(10), [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]), Adam)
+print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+"""
 MEMORY = """
 import resource
 from lab.training.sweeps import learning_rates
@@ -291,9 +339,14 @@ def main() -> None:
         pairs=3,
     )
     compare_stacks(lambda: train_four(our_loader, train))
+    compare_sizes()
     compare_tasks()
-    print("peak memory of 1000 seeds × 4 optimizers × 9 rates:", end=" ", flush=True)
-    subprocess.run([sys.executable, "-c", MEMORY], check=True, cwd=ROOT)
+    for what, code in (
+        ("1000 seeds × 4 optimizers × 9 rates", MEMORY),
+        ("50 nets of 669,706 parameters", LARGE),
+    ):
+        print(f"peak memory of {what}:", end=" ", flush=True)
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from lab.training.datasets import is_plain
 from lab.training.runs import Training
+from lab.training.way import MAX_PARAMETERS
 
 from tasks import Task
 
 USUAL = {"samples": 1000, "seeds": 10, "lr_count": 10, "epochs": 10, "steps": 50}
 LOADER_BYTES_PER_SAMPLE = 100  # while one is served: a loader's lists
 TRAINING_BYTES = 20_000  # of each training, beside
-BYTES_PER_PARAMETER = 40
+KEPT_BYTES = 4  # of each parameter, as trained with each optimizer; and once more, while joined
+TRAINED_BYTES = 40  # of each parameter that trains at the same time: gradients, memory of its own
 BYTES_PER_STEP = 60  # all losses are kept
 
 
@@ -45,9 +47,12 @@ def check_memory_of_task(
     if hasattr(options, "batch_size"):
         steps *= math.ceil(n_samples / task.batch_size)
     n_trainings = n_seeds * getattr(options, "lr_count", 1)
-    losses = BYTES_PER_STEP * steps * len(getattr(options, "optimizers", [""]))
+    n_optimizers = len(getattr(options, "optimizers", [""]))
+    losses = BYTES_PER_STEP * steps * n_optimizers
+    kept = KEPT_BYTES * (n_optimizers + 1) * n_parameters
+    at_once = max(n_parameters, min(n_trainings * n_parameters, MAX_PARAMETERS))
     data = max(LOADER_BYTES_PER_SAMPLE, sample_bytes) * n_samples * n_seeds
-    nets = n_trainings * (TRAINING_BYTES + BYTES_PER_PARAMETER * n_parameters + losses)
+    nets = n_trainings * (TRAINING_BYTES + kept + losses) + TRAINED_BYTES * at_once
     check_memory(options, data + nets, n_samples)
 
 

@@ -1,0 +1,1 @@
+"""What is measured: `python -m benchmarks.speed`, with the nets of nets.py."""
