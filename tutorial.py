@@ -50,7 +50,7 @@ for _ in range(EPOCHS):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses[name].append(loss.item())
+            losses[name].append(loss.item())  # of this mini-batch, before the step
 
 for name, history in losses.items():
     plt.plot(history, label=name)

@@ -204,4 +204,5 @@ def in_full(optimizers: Mapping[str, HasCall], width: int) -> str:
         if spec.call not in (label, f"{label}()"):
             is_named = re.split(r"[^\w.]", label)[0] == spec.call.partition("(")[0]
             calls.append(spec.call if is_named else f"{label}={spec.call}")
-    return folded(["In full:", *";\0".join(calls).split("\0")], width) if calls else ""
+    told = ";\0".join(dict.fromkeys(calls)).split("\0")
+    return folded(["In full:", *told], width) if calls else ""
