@@ -182,6 +182,7 @@ NO_MISTAKE = (
 NO_FORMULA = "No mistake is known by name: {other} is not written out in optimizers/."
 RIGHT_LINE, WRONG_LINE = "right: {line}", "here:  {line}"
 SEEN = "It has happened to others: {link}"
+OK, WRONG, COLON, SEMICOLON = "ok", "WRONG", ": ", "; "
 HOLDS = "What every optimizer has to hold to:"
 COUPLES = "It couples {what}."
 NOTHING, ELEMENTS = "nothing, so nets can be stacked", "the elements of a parameter"
@@ -207,9 +208,9 @@ def lines(findings: Findings, chinese: bool = False) -> Iterator[str]:
         yield ""
     yield words(HOLDS)
     for result in findings.results:
-        mark = "WRONG" if result.finding else "ok"
+        mark = words(WRONG if result.finding else OK)
         after = result.finding.say(chinese) if result.finding else words(result.remark)
-        yield f"  {mark:5}  {words(result.words)}{': ' if after else ''}{after}"
+        yield f"  {mark:5}  {words(result.words)}{words(COLON) if after else ''}{after}"
     if len(findings.results) == 1:
         yield "  " + words(ONLY_FIRST)
     if findings.profile:
@@ -303,7 +304,7 @@ def columns_of(labels: list[str], chinese: bool) -> list[Column[str, Solved]]:
 
     def hardness(name: str, run: Solved) -> str:
         ends = f"h = {run.problem.levels[0]:g} ... {run.problem.levels[-1]:g}"
-        return f"{say(run.problem.words, chinese)}; {ends}"
+        return f"{say(run.problem.words, chinese)}{say(SEMICOLON, chinese)}{ends}"
 
     return [
         Column("problem", f"<{max(map(len, PROBLEMS))}", lambda name, run: name),

@@ -1,6 +1,7 @@
 """A sentence about what is wrong, in English or Chinese, and the line of theirs that fails."""
 
 import json
+import re
 import sysconfig
 import traceback
 from functools import cache
@@ -38,6 +39,7 @@ def say(sentence: str, chinese: bool = False, **values: Any) -> str:
         texts = _chinese()
         sentence = texts.get(sentence, sentence)
         values = {key: texts.get(str(value), value) for key, value in values.items()}
+        return re.sub(r", line (\d+)", r" 第 \1 行", sentence.format(**values))
     return sentence.format(**values)
 
 

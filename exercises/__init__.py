@@ -66,7 +66,8 @@ EXERCISES = [
 
 RIGHT = "Exercise {number} is right."
 MISSING = "The file defines no {name}."
-FAILS = "It fails{where}: {error}"
+FAILS = "It fails: {error}"
+FAILS_AT = "It fails at line {line}: {error}"
 ENDS = "The file calls exit() when it is run: take that out."
 
 
@@ -92,5 +93,7 @@ def failure(error: Exception, path: str | None) -> WrongAnswer:
     """Return the finding that the file at `path` fails, and at which of its lines."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
-    where = f" at line {lines[-1]}" if lines else ""
-    return WrongAnswer(FAILS, where=where, error=message_of(error))
+    error_text = message_of(error)
+    if not lines:
+        return WrongAnswer(FAILS, error=error_text)
+    return WrongAnswer(FAILS_AT, line=lines[-1], error=error_text)

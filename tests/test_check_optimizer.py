@@ -568,7 +568,8 @@ def test_what_is_wrong_is_said_in_english_and_chinese(homework, few_problems, ca
     chinese = capsys.readouterr().out
     assert chinese.count("\n\n") == english.count("\n\n")
     assert chinese.count("h = ") == english.count("h = ")
-    assert "WRONG  步子是下坡的" in chinese
+    assert "  错误     步子是下坡的\uff1a" in chinese
+    assert not re.search("WRONG|, line|: ", chinese.split("每个优化器")[1].split("h = ")[0])
 
 
 @pytest.mark.parametrize(
@@ -676,7 +677,7 @@ def test_it_needs_no_pytest():
 
 def sentences():
     """Return all that may be said."""
-    said = set(finding.CURES.values())
+    said = {*finding.CURES.values(), check_optimizer.OK, check_optimizer.WRONG}
     for module in (check_optimizer, contract, finding, mistakes, same_steps):
         said |= {
             value
