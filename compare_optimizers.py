@@ -180,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse(argv)
     if options.animate and options.seeds > 1:
         parser.error("--animate shows one seed: leave --seeds out")
+    if options.live and options.rotate:
+        parser.error("--live has no turned axes: leave --rotate out")
     with parser.refusing():
         task, training = load_task(options, options.task)
         optimizers = parse_optimizers(options.optimizers, options.lr)

@@ -42,6 +42,7 @@ from lab.training.descent import (
     vectorized,
     window_around,
 )
+from lab.training.rotation import turned_surface
 
 import torch
 from matplotlib.animation import FuncAnimation
@@ -212,6 +213,8 @@ def make_parser() -> Parser:
         TARGET,
         "the column `steps to` counts the steps until the loss is so near to the minimum",
     )
+    text = "turn the surface by 45 degrees"
+    parser.add_argument("--rotate", action="store_true", help=text)
     parser.add_argument(
         "--animate",
         type=animation_path,
@@ -238,6 +241,8 @@ def parse(
     with parser.refusing():
         check_memory(options, BYTES_PER_STEP * options.steps * len(options.optimizers))
         surfaces = {name: vectorized(name, SURFACES[name]) for name in names}
+        if options.rotate:
+            surfaces = {name: turned_surface(surface) for name, surface in surfaces.items()}
         specs = {
             name: parse_optimizers(
                 options.optimizers, None if options.tune else options.lr or surface.lr

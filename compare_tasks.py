@@ -20,6 +20,7 @@ from lab.command_line.options import (
     add_seeds,
     add_tasks,
     seeds_of,
+    turned_by,
 )
 from lab.command_line.parser import Parser
 from lab.command_line.specs import parse_optimizers, parse_task
@@ -84,7 +85,7 @@ class Place(NamedTuple):
 
 def compare(
     optimizers: Mapping[str, MakeOptimizer] | None = None,
-    tasks: Mapping[str, Task | str] | None = None,
+    tasks: Mapping[str, Task | str | Callable[[], Task]] | None = None,
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     executor: Executor | None = None,
@@ -95,8 +96,8 @@ def compare(
     Where a worker was lost, it is a mere Outcome, with the `error`.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, `tasks` a name to a
-    Task, or to the name of one: this script's seven, and all of tasks.py, by default. With an
-    `executor`, any of concurrent.futures, its workers do the work.
+    Task, to what makes one, or to its name: this script's seven, and all of tasks.py, by default.
+    With an `executor`, any of concurrent.futures, its workers do the work.
 
         results = dict(compare({"Adam": torch.optim.Adam}, {"mine": my_task}))
         results["mine", "Adam"].sweep.best_lr
@@ -442,7 +443,7 @@ def main(argv: list[str] | None = None) -> int:
             first = replace(training, lr=lrs[0])
             check_optimizers(optimizers, partial(take_a_step, task, first))
 
-    names = {name: name for name in tasks}
+    names = {name: partial(parse_task, name, turned_by(options)) for name in tasks}
     collected = {}
     with open_executor(options.jobs, options.dask) as executor:
         words = f"--tasks {' '.join(options.tasks)}"

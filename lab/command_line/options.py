@@ -48,6 +48,7 @@ def add_task(parser: Parser) -> None:
     text = "how often to go through the data (default: the task's own)"
     parser.add_argument("--epochs", type=positive_int, help=text)
     parser.add("--device", device_type, "cpu", "where to train: cpu, cuda or mps")
+    add_rotate(parser)
 
 
 def add_tasks(parser: Parser) -> None:
@@ -59,6 +60,17 @@ def add_tasks(parser: Parser) -> None:
         default=["all"],
         help=f"the problems, data and net and loss: {TASK_HELP} (default: all)",
     )
+    add_rotate(parser)
+
+
+def add_rotate(parser: Parser) -> None:
+    text = "turn the axes: each number that an optimizer moves is a mixture of all weights"
+    parser.add_argument("--rotate", action="store_true", help=text)
+
+
+def turned_by(options: argparse.Namespace) -> int | None:
+    """Return the seed of the rotation, None if the axes stay as they are."""
+    return options.seed if options.rotate else None
 
 
 class TaskNames(argparse.Action):

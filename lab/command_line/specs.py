@@ -22,6 +22,7 @@ from lab.command_line.imports import (
 )
 from lab.outcome import nearest
 from lab.training.adapt import lr_keyword
+from lab.training.rotation import turned_task
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
 
 import torch
@@ -199,10 +200,11 @@ def parameters_of(function: object) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def parse_task(text: str) -> Task:
+def parse_task(text: str, turned_by: int | None = None) -> Task:
     """Parse `NAME[(keyword=literal, ...)]`: an entry of tasks.py, or `module.name`, a Task.
 
-    The keywords are those of its `make_data`. ValueError names what is wrong, in one line.
+    The keywords are those of its `make_data`. `turned_by` is the seed of a rotation of its axes, if
+    they are to be turned. ValueError names what is wrong, in one line.
     """
     name, keywords = _split_call(text, text)
     module_name, _, attribute = name.rpartition(".")
@@ -223,7 +225,9 @@ def parse_task(text: str) -> Task:
         if keyword not in known:
             hint = nearest(keyword, known) if known else ", and no other"
             raise ValueError(f"the data of {name} have no {keyword!r}{hint}")
-    return replace(task, make_data=partial(task.make_data, **keywords)) if keywords else task
+    if keywords:
+        task = replace(task, make_data=partial(task.make_data, **keywords))
+    return task if turned_by is None else turned_task(task, turned_by)
 
 
 def _split_sum(source: str, text: str) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cache, wraps
 from typing import Any
 
 from lab.command_line.memory import check_memory_of_task
+from lab.command_line.options import turned_by
 from lab.command_line.specs import parameters_of, parse_task
 from lab.outcome import hushed
 from lab.training.check_data import check_same_twice, n_checked
@@ -34,7 +35,7 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         for key in ("epochs", "batch_size", "target")
         if getattr(options, key, None) is not None
     }
-    task = replace(parse_task(name), **own)
+    task = replace(parse_task(name, turned_by(options)), **own)
     with naming(name):
         check_fields(task)
     samples = parameters_of(task.make_data).get("samples")
