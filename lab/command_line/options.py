@@ -70,7 +70,7 @@ def add_rotate(parser: Parser) -> None:
 
 def turned_by(options: argparse.Namespace) -> int | None:
     """Return the seed of the rotation, None if the axes stay as they are."""
-    return options.seed if options.rotate else None
+    return options.seed if getattr(options, "rotate", False) else None
 
 
 class TaskNames(argparse.Action):
