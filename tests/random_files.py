@@ -248,7 +248,7 @@ def random_file(number: int, may_fail: bool) -> Example:
     dice, made = random.Random(number), Example(number)
     write_task(made, dice)
     can_be_scheduled = write_optimizer(made, dice, may_fail)
-    made.seeds = dice.choice([1, 1, 2, 3])
+    made.seeds = dice.choice([1, 1, 2, 5])
     if can_be_scheduled and dice.random() < 0.3:
         made.schedule = " + " + dice.choice(list(SCHEDULES))
     return made

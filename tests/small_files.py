@@ -187,11 +187,13 @@ def plain_training(
     closure: bool = True,
     graph: bool = False,
     goes_on: bool = False,
+    nudge: float = 0.0,
     **own: int,
 ) -> Plain:
     """Train as the README's tutorial does; `closure` says how its optimizer's step is called.
 
     `graph` keeps the graph of the gradients. It ends with a loss that is not finite, or `goes_on`.
+    `nudge` changes its first weights by so small a share of themselves.
     An optimizer's own train() and eval() are called as Schedule-Free's documentation asks. `own`
     are epochs or batch_size, instead of the task's.
     """
@@ -201,6 +203,10 @@ def plain_training(
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, generator=order)
     torch.manual_seed(seed)
     net = task.make_net()
+    if nudge:
+        with torch.no_grad():
+            for param in net.parameters():
+                param *= 1 + nudge * torch.randn(param.shape)
     optimizer = make_optimizer(net.parameters())
     scheduler = make_scheduler(optimizer) if make_scheduler else None
     plain = Plain(net, task.loss, data=(dataset, held_out))
