@@ -13,6 +13,7 @@ from typing import Any
 
 from lab.command_line.options import (
     add_batch_size,
+    add_jobs,
     add_lr_range,
     add_optimizers,
     add_seeds,
@@ -30,6 +31,7 @@ from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
+from lab.training.crew import Crew, Job, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import trainings_of
@@ -75,6 +77,7 @@ def compare(
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
     progress: ProgressOf = show_none,
+    crew: Crew | None = None,
 ) -> Iterator[tuple[str, Sweep]]:
     """Train every optimizer at every rate from every seed; yield (label, Sweep) as each finishes.
 
@@ -85,11 +88,11 @@ def compare(
         for label, result in compare({"Adam": torch.optim.Adam}, lrs=[0.001, 0.01, 0.1]):
             print(label, result.best_lr, result.median)
     """
+    optimizers = optimizers or parse_optimizers(OPTIMIZERS)
     trainings = trainings_of(task, seeds, lrs or learning_rates(*LR_RANGE, LR_COUNT))
-    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS)).items():
-        result = Sweep(sweep(task, trainings, make_optimizer, progress(label)))
-        yield label, result
-        result.raise_if_interrupted()
+    jobs = {label: Job(task, trainings, optimizers[label]) for label in optimizers}
+    sweeps = (crew or Crew()).each(sweep, jobs, progress)
+    yield from ((label, Sweep(runs)) for label, runs in sweeps)
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -298,6 +301,7 @@ def make_parser() -> Parser:
     add_task(parser)
     add_batch_size(parser)
     add_target(parser)
+    add_jobs(parser)
     return parser
 
 
@@ -314,11 +318,11 @@ def main(argv: list[str] | None = None) -> int:
     columns = columns_of(optimizers, task, training.metric(task))
     report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     sweeps = {}
-    for label, result in report.collect(
-        compare(optimizers, task, lrs, seeds_of(options), report.progress)
-    ):
-        sweeps[label] = result
-        report.row(label, result)
+    with open_crew(options.jobs, options.dask, options.keep) as crew:
+        comparison = compare(optimizers, task, lrs, seeds_of(options), report.progress, crew)
+        for label, result in report.collect(comparison):
+            sweeps[label] = result
+            report.row(label, result)
     report.explain(optimizers, constant_guess(task, training))
     report.conclude(partial(conclusions, sweeps))
 

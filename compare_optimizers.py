@@ -10,6 +10,7 @@ from typing import Any
 
 from lab.command_line.options import (
     add_batch_size,
+    add_jobs,
     add_lr,
     add_optimizers,
     add_seeds,
@@ -39,6 +40,7 @@ from lab.pictures import learning, style
 from lab.pictures.fits import fit_for
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
+from lab.training.crew import Crew, Job, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, trainings_of
@@ -70,20 +72,21 @@ def compare(
     task: Task = TASKS[TASK],
     seeds: Iterable[int] = (SEED,),
     progress: ProgressOf = show_none,
+    crew: Crew | None = None,
 ) -> Iterator[tuple[str, Runs]]:
     """Train a net from each seed once per optimizer; yield (label, Runs) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from a net's parameters; those of
-    settings.py by default. A seed gives the data and the first weights: see `Task` in tasks.py.
+    settings.py by default. A seed gives the data and the first weights: see `Task` in tasks.py. A
+    `crew` may train by other processes, and keep what is trained.
 
         runs = dict(compare({"Adam": torch.optim.Adam}, TASKS["spirals"], seeds=range(10)))
         runs["Adam"].held_out_losses.median()
     """
+    optimizers = optimizers or parse_optimizers(OPTIMIZERS, LR)
     trainings = trainings_of(task, seeds)
-    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS, LR)).items():
-        runs = train_all(task, trainings, make_optimizer, progress(label))
-        yield label, runs
-        runs.raise_if_interrupted()
+    jobs = {label: Job(task, trainings, optimizers[label]) for label in optimizers}
+    yield from (crew or Crew()).each(train_all, jobs, progress)
 
 
 def draw(runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) -> Figure:
@@ -167,6 +170,7 @@ def make_parser() -> Parser:
     add_batch_size(parser)
     add_seeds(parser, 1)
     add_target(parser)
+    add_jobs(parser)
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
     text = "also a film of the nets while they learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
@@ -193,9 +197,11 @@ def main(argv: list[str] | None = None) -> int:
     columns = columns_of(optimizers, task, options.seeds, training.metric(task))
     report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     runs = {}
-    for label, run in report.collect(compare(optimizers, task, seeds_of(options), report.progress)):
-        runs[label] = run
-        report.row(label, run)
+    with open_crew(options.jobs, options.dask, options.keep) as crew:
+        comparison = compare(optimizers, task, seeds_of(options), report.progress, crew)
+        for label, run in report.collect(comparison):
+            runs[label] = run
+            report.row(label, run)
     report.explain(optimizers, constant_guess(task, training))
 
     losses = (

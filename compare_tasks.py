@@ -7,10 +7,8 @@ the grid, the grid grows.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any, NamedTuple
 
 from lab.command_line.options import (
@@ -20,10 +18,9 @@ from lab.command_line.options import (
     add_seeds,
     add_tasks,
     seeds_of,
-    turned_by,
 )
 from lab.command_line.parser import Parser
-from lab.command_line.specs import parse_optimizers, parse_task
+from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_tasks
 from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.main import run_main
@@ -32,7 +29,9 @@ from lab.output.table import NUMBER, QUARTILES, Column, as_numbers, name_width
 from lab.pictures import style
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.jobs import TaskJob, TaskResult
+from lab.training.crew import Crew, Job, open_crew
+from lab.training.jobs import TaskResult, try_rates
+from lab.training.runs import trainings_of
 from lab.training.statistics import (
     describe_test,
     quartiles,
@@ -40,7 +39,6 @@ from lab.training.statistics import (
     told_apart,
 )
 from lab.training.sweeps import SweepSummary, learning_rates
-from lab.training.workers import open_executor, run_jobs
 
 import torch
 from matplotlib.axes import Axes
@@ -85,32 +83,30 @@ class Place(NamedTuple):
 
 def compare(
     optimizers: Mapping[str, MakeOptimizer] | None = None,
-    tasks: Mapping[str, Task | str | Callable[[], Task]] | None = None,
+    tasks: Mapping[str, Task] = TASKS,
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
-    executor: Executor | None = None,
     progress: ProgressOf = show_none,
-) -> Iterator[tuple[Place, Outcome]]:
+    crew: Crew | None = None,
+) -> Iterator[tuple[Place, TaskResult]]:
     """Train every optimizer on every task; yield (Place, TaskResult) of each as it is done.
 
-    Where a worker was lost, it is a mere Outcome, with the `error`.
-
     `optimizers` maps a label to whatever makes the optimizer from param groups, `tasks` a name to a
-    Task, to what makes one, or to its name: this script's seven, and all of tasks.py, by default.
-    With an `executor`, any of concurrent.futures, its workers do the work.
+    Task: this script's seven, and all of tasks.py, by default. A `crew` may train by other
+    processes, and keep what is trained.
 
         results = dict(compare({"Adam": torch.optim.Adam}, {"mine": my_task}))
         results["mine", "Adam"].sweep.best_lr
     """
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
-    tasks = tasks or {name: name for name in TASKS}
     lrs, seeds = tuple(lrs or learning_rates(*LR_RANGE, LR_COUNT)), tuple(seeds)
-    jobs = {}
-    for name, task in tasks.items():
-        by_name = partial(parse_task, task) if isinstance(task, str) else task
-        for label, make_optimizer in optimizers.items():
-            jobs[Place(name, label)] = TaskJob(by_name, make_optimizer, lrs, seeds)
-    yield from run_jobs(jobs, executor, progress("all tasks"))
+    trainings = {name: trainings_of(task, seeds, lrs) for name, task in tasks.items()}
+    jobs = {
+        Place(name, label): Job(task, trainings[name], make_optimizer)
+        for name, task in tasks.items()
+        for label, make_optimizer in optimizers.items()
+    }
+    yield from (crew or Crew()).each(try_rates, jobs, progress)
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -443,21 +439,18 @@ def main(argv: list[str] | None = None) -> int:
             first = replace(training, lr=lrs[0])
             check_optimizers(optimizers, partial(take_a_step, task, first))
 
-    names = {name: partial(parse_task, name, turned_by(options)) for name in tasks}
-    collected = {}
-    with open_executor(options.jobs, options.dask) as executor:
+    named = {name: task for name, (task, _) in tasks.items()}
+    results = {}
+    with open_crew(options.jobs, options.dask, options.keep) as crew:
         words = f"--tasks {' '.join(options.tasks)}"
         columns = columns_of(tasks, optimizers)
         report = Report(options.output, options.csv, columns, task=words)
-        for place, result in report.collect(
-            compare(optimizers, names, lrs, seeds_of(options), executor, report.progress)
-        ):
-            collected[place] = result
+        comparison = compare(optimizers, named, lrs, seeds_of(options), report.progress, crew)
+        for place, result in report.collect(comparison):
+            results[place] = result
             report.row(place, result)
     report.explain(optimizers)
 
-    in_order = [Place(*words) for words in product(tasks, optimizers)]
-    results = {place: collected[place] for place in in_order if place in collected}
     report.conclude(partial(conclusions, results))
     losses = (
         (*place, lr, seed, final, held_out)

@@ -12,7 +12,17 @@ from lab.output import interruption
 import pytest
 from conftest import PATIENCE, posix_only, start_script
 
-LONG = ["--epochs", "5000", "--csv", "a.csv", "--optimizers", "wild=SGD(lr=1e6)", "Adam()"]
+LONG = [
+    "--jobs",
+    "1",
+    "--epochs",
+    "5000",
+    "--csv",
+    "a.csv",
+    "--optimizers",
+    "wild=SGD(lr=1e6)",
+    "Adam()",
+]
 
 
 def wait_for_row(process, start):

@@ -9,80 +9,19 @@ import sys
 import threading
 import time
 import types
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
-from lab.command_line.specs import parse_optimizer
-from lab.outcome import Outcome, no_progress
-from lab.training import workers
-from lab.training.jobs import TaskJob, TaskResult
-from lab.training.workers import Processes, run_jobs
+from lab.training import crew, workers
+from lab.training.workers import Processes
 
 import pytest
-import torch
-from conftest import PATIENCE, SMALL, posix_only, start_script
+from conftest import PATIENCE, posix_only, start_script
 
 import compare_tasks
 
 ROOT = Path(__file__).parents[1]
-JOB = TaskJob(SMALL, parse_optimizer("SGD"), (0.01, 0.1, 1.0), (3, 4))
-DONE = Outcome()
-
-
-def test_threads_do_not_mix_up_their_jobs():
-    jobs = {k: TaskJob(SMALL, parse_optimizer("Adam"), JOB.lrs, (k, k + 1)) for k in range(4)}
-    with ThreadPoolExecutor(4) as executor:
-        together = dict(run_jobs(jobs, executor, no_progress))
-    alone = dict(run_jobs(jobs, None, no_progress))
-    assert together.keys() == alone.keys()
-    for k, result in alone.items():
-        assert torch.equal(result.sweep.held_out_losses, together[k].sweep.held_out_losses)
-
-
-def test_what_a_worker_dies_of_is_a_row():
-    class Bad(Executor):
-        def submit(self, function, *args):
-            future = Future()
-            future.set_exception(TypeError("cannot\npickle"))
-            return future
-
-    ((key, result),) = run_jobs({"a": JOB}, Bad(), no_progress)
-    assert key == "a"
-    assert not isinstance(result, TaskResult)
-    assert result.note == "failed: TypeError: cannot pickle"
-    assert isinstance(result.error, TypeError)
-
-
-def test_of_workers_that_are_lost_the_finished_results_are_taken_first():
-    class Lost(Executor):
-        def submit(self, function, job):
-            future = Future()
-            if job is JOB:
-                future.set_result(DONE)
-            else:
-                future.cancel()
-                future.set_running_or_notify_cancel()
-            return future
-
-    taken = run_jobs({"b": None, "a": JOB}, Lost(), no_progress)
-    assert next(taken) == ("a", DONE)
-    with pytest.raises(ConnectionError, match="the workers are gone"):
-        next(taken)
-
-
-def test_a_job_that_was_interrupted_is_passed_on_and_no_other_begins():
-    class Interrupted(Executor):
-        def submit(self, function, job):
-            future = Future()
-            future.set_result(Outcome(error=KeyboardInterrupt(), stopped="interrupted at step 3"))
-            return future
-
-    taken = run_jobs({"a": JOB, "b": JOB}, Interrupted(), no_progress)
-    _, result = next(taken)
-    assert result.interrupted
-    with pytest.raises(KeyboardInterrupt):
-        next(taken)
 
 
 # ---------------------------------------------------------------- processes
@@ -203,9 +142,25 @@ SMALL_TASKS = ["--tasks", "problems.small", "parabola(samples=64)"]
 LONG_TASKS = ["--tasks", "problems.small", "problems.long", "--seeds", "30"]
 
 
-def start(*words):
+# Runs a script in which any work is worth sharing.
+SHARING = """
+import sys
+from importlib import import_module
+from lab.output.main import run_main
+from lab.training import crew
+if __name__ == "__main__":
+    crew.WORTH_SHARING = 0
+    run_main(import_module(sys.argv.pop(1)).main)
+"""
+
+
+def start(*words, script="compare_tasks", options=FEW, **streams):
     Path("problems.py").write_text(PROBLEMS)
-    return start_script("compare_tasks.py", *FEW, "--csv", "a.csv", *words)
+    Path("sharing.py").write_text(SHARING)
+    words = [script, *options, "--csv", "a.csv", *words]
+    return start_script(
+        Path("sharing.py").absolute(), *words, env={"PYTHONPATH": str(ROOT)}, **streams
+    )
 
 
 def finish(process, status=0):
@@ -215,9 +170,10 @@ def finish(process, status=0):
 
 
 @pytest.fixture
-def reference(homework, workdir):
+def reference(homework, workdir, monkeypatch):
     """The CSV of this one process."""
     homework(PROBLEMS, name="problems")
+    monkeypatch.setattr(crew, "WORTH_SHARING", 0)
     assert compare_tasks.main([*FEW, *SMALL_TASKS, "--jobs", "1", "--csv", "reference.csv"]) == 0
     return Path("reference.csv").read_bytes()
 
@@ -315,6 +271,9 @@ def test_the_end_of_the_block_leaves_the_cluster_and_waits_for_nothing(monkeypat
             calls.append(("pure", pure))  # or equal jobs would run once
             return self
 
+        def nthreads(self):
+            return {"tcp://one": 2, "tcp://other": 3}
+
         def shutdown(self, wait):
             calls.append(("wait", wait))
 
@@ -324,6 +283,7 @@ def test_the_end_of_the_block_leaves_the_cluster_and_waits_for_nothing(monkeypat
     monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
     with suppress(KeyboardInterrupt), workers.open_executor(2, "tcp://there:1") as executor:
         assert isinstance(executor, Client)
+        assert executor.number == 5
         raise KeyboardInterrupt
     assert calls == [("tcp://there:1", False), ("pure", False), ("wait", False), "close"]
 
@@ -336,7 +296,7 @@ def test_one_job_is_done_here_and_more_in_processes():
 
 
 def test_a_scheduler_that_is_not_there_is_a_line(workdir):
-    out, err = finish(start("--tasks", "parabola", "--dask", "127.0.0.1:9"), status=1)
+    out, err = finish(start("--tasks", "problems.small", "--dask", "127.0.0.1:9"), status=1)
     assert out == ""
     assert err.startswith("error: ConnectionError: no scheduler answers at 127.0.0.1:9: ")
     assert err.count("\n") == 1

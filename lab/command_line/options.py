@@ -7,7 +7,13 @@ from typing import Any
 
 from lab.command_line.parser import Parser
 from lab.command_line.specs import texts_of
-from lab.command_line.types import dask_address, device_type, positive_float, positive_int
+from lab.command_line.types import (
+    dask_address,
+    device_type,
+    folder_path,
+    positive_float,
+    positive_int,
+)
 
 from settings import LR, OPTIMIZERS, TASK
 from tasks import TASKS
@@ -128,12 +134,12 @@ def seeds_of(options: argparse.Namespace) -> range:
 
 
 def add_jobs(parser: Parser) -> None:
-    """Add where the work is done."""
-    parser.add(
-        "--jobs", positive_int, n_cores(), "how many processes do the work, each on one thread"
-    )
-    text = "a Dask scheduler whose workers do the work, as tcp://HOST:8786"
+    """Add where the work is done, and where it is kept."""
+    parser.add("--jobs", positive_int, n_cores(), "how many processes share work that takes long")
+    text = "a Dask scheduler whose workers do that work, as tcp://HOST:8786"
     parser.add_argument("--dask", type=dask_address, metavar="ADDRESS", help=text)
+    text = "a folder that keeps each training: what is there is not trained again"
+    parser.add_argument("--keep", type=folder_path, metavar="FOLDER", help=text)
 
 
 def n_cores() -> int:

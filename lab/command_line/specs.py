@@ -72,6 +72,9 @@ class Spec:
     def __call__(self, params: ParamsT) -> torch.optim.Optimizer:
         return self.optimizer_class(params, **self.keywords)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # by name, so that another process reads its file
+        return _find_spec, (self.label, self.name, self.keywords, self.schedulers)
+
     @property
     def call(self) -> str:
         """The full call, which parses back."""
@@ -90,6 +93,11 @@ class Spec:
         """Return the same with this learning rate, unless it names its own."""
         keyword = lr_keyword(self) or "lr"
         return replace(self, keywords={keyword: lr} | self.keywords)
+
+
+def _find_spec(label: str, name: str, *settings: Any) -> Spec:
+    """Return a Spec whose class is found anew."""
+    return Spec(label, name, _find_optimizer(name), *settings)
 
 
 def literal(value: Any) -> str:
@@ -165,7 +173,7 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
     name, keywords = _split_call(OPTIMIZERS.get(source, source), text)
     if name in OPTIMIZERS and name not in TORCH_CLASSES:
         raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
-    optimizer_class = _find_class(name, torch.optim.Optimizer, TORCH_CLASSES, OPTIMIZERS)
+    optimizer_class = _find_optimizer(name)
     schedulers = tuple(_parse_scheduler(schedule, text) for schedule in schedules)
     keyword = lr_keyword(optimizer_class)
     if keyword and lr is not None and not set_the_lr(schedulers):
@@ -270,6 +278,10 @@ def _of_a_form(text: str) -> Iterator[None]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         form = "NAME or NAME(keyword=value, ...)"
         raise ValueError(f"{text!r} is not of the form {form}{hint_at_form(text)}") from error
+
+
+def _find_optimizer(name: str) -> type[torch.optim.Optimizer]:
+    return _find_class(name, torch.optim.Optimizer, TORCH_CLASSES, OPTIMIZERS)
 
 
 def _find_class(

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 from lab.command_line.memory import check_memory_of_task
@@ -15,6 +15,7 @@ from lab.outcome import hushed
 from lab.training.check_data import check_same_twice, n_checked
 from lab.training.checks import check_fields, check_task
 from lab.training.datasets import as_tensors, first, on_device
+from lab.training.pieces import recipes
 from lab.training.runs import Training
 
 import torch
@@ -35,7 +36,8 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
         for key in ("epochs", "batch_size", "target")
         if getattr(options, key, None) is not None
     }
-    task = replace(parse_task(name, turned_by(options)), **own)
+    turn = turned_by(options)
+    task = replace(parse_task(name, turn), **own)
     with naming(name):
         check_fields(task)
     samples = parameters_of(task.make_data).get("samples")
@@ -52,7 +54,14 @@ def load_task(options: Namespace, name: str) -> tuple[Task, Training]:
     if "." in name.partition("(")[0]:
         print(end=remark_on_scales(name, first(task, training.dataset, 1000)[0]))
     check_memory_of_task(options, task, len(training.dataset), training)
+    recipes.append((loaded, partial(make_task, name, turn, own, device)))
     return loaded, training
+
+
+def make_task(name: str, turn: int | None, own: dict[str, Any], device: str) -> Task:
+    """Return what `load_task` does, unchecked, in any process."""
+    task = replace(parse_task(name, turn), **own)
+    return replace(task, make_data=data_on(device, task.make_data))
 
 
 def remark_on_scales(name: str, x: object) -> str:

@@ -98,6 +98,19 @@ def output_path(text: str) -> Path:
     return path
 
 
+def folder_path(text: str) -> Path:
+    """A folder to write in: one that exists, or that can be made where it stands."""
+    path = Path(text)
+    there = next(parent for parent in [path, *path.resolve().parents] if parent.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(there)!r} is not a folder")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write in {text!r}: {error.strerror}") from None
+    return path
+
+
 def style_type(text: str) -> str:
     """A style sheet that matplotlib knows, or the path of one."""
     name = "dark_background" if text == "dark" else text

@@ -3,10 +3,10 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Generic, TextIO, TypeVar
+from typing import Generic, TextIO, TypeVar, cast
 
 from lab.outcome import Outcome, Progress, describe, hushed
 from lab.output import interruption
@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 K = TypeVar("K", bound=Hashable)  # what labels a run
 R = TypeVar("R", bound=Outcome)  # a run
+T = TypeVar("T")
 
 PIPE_WIDTH = 100
 MEANING = "What the columns mean: docs/tables.md"
@@ -87,17 +88,20 @@ class Report(Generic[K, R]):
         nothing. While the caller works on a run, signals wait.
         """
         remaining = iter(runs)
+        advance: Callable[[], tuple[K, R]] = partial(next, remaining)
         interruption.go_on()
         try:
             while True:
                 with hushed():
-                    label, run = next(remaining)
+                    label, run = advance()
+                is_told = interruption.was_asked()
                 interruption.wait()
                 self.has_results = True
                 yield label, run
-                if interruption.was_asked():
-                    self.interrupted = True
-                    return
+                if interruption.was_asked() and not is_told:  # let it pass on what else is done
+                    advance = partial(throw_into, remaining)
+                else:
+                    advance = partial(next, remaining)
                 interruption.go_on()
         except StopIteration:
             return
@@ -220,6 +224,13 @@ class Report(Generic[K, R]):
 def page_width() -> int:
     """Return how many letters wide a line may be: a terminal is asked, a pipe has no width."""
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else PIPE_WIDTH
+
+
+def throw_into(runs: Iterator[T]) -> T:
+    """Interrupt what makes the runs; return the next one that it has all the same."""
+    if isinstance(runs, Generator):
+        return cast(T, runs.throw(KeyboardInterrupt))
+    raise KeyboardInterrupt
 
 
 def make_animation(make: Callable[[], FuncAnimation], path: Path) -> None:

@@ -1,34 +1,18 @@
-"""One optimizer on one task, at every learning rate from every seed: a job, and what came of it."""
+"""One optimizer on one task, at every learning rate from every seed: what came of it."""
 
 import inspect
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from lab.outcome import Outcome, describe, hushed
+from lab.outcome import Outcome, Progress, no_progress
 from lab.training.adapt import MakeOptimizer
-from lab.training.runs import Runs, trainings_of
+from lab.training.runs import Training
 from lab.training.sweeps import Sweep, SweepSummary, sweep
-from lab.training.train import train_all
+from lab.training.train import Alone, train_all
 
-import torch
 from torch import Tensor
 
 from tasks import Task
-
-
-@dataclass(frozen=True)
-class TaskJob:
-    """One optimizer on one task, at every learning rate from every seed.
-
-    The task, or what makes it: each worker calls that, so that tasks whose functions cannot be
-    pickled are found by their names.
-    """
-
-    task: Task | Callable[[], Task]
-    make_optimizer: MakeOptimizer
-    lrs: tuple[float, ...]
-    seeds: tuple[int, ...]
 
 
 @dataclass
@@ -42,31 +26,22 @@ class TaskResult(Outcome):
     seconds: float = 0.0
 
 
-TORCH_GLOBALS_LOCK = threading.Lock()  # torch's generator and number of threads are a process's
-
-
-def run_job(job: TaskJob) -> TaskResult:
-    """Train what the job names, on one thread of torch's."""
-    with TORCH_GLOBALS_LOCK:
-        n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with hushed():
-                return _run_job(job)
-        finally:
-            torch.set_num_threads(n_threads)
-
-
-def _run_job(job: TaskJob) -> TaskResult:
-    task = job.task if isinstance(job.task, Task) else job.task()
-    runs = sweep(task, trainings_of(task, job.seeds, job.lrs), job.make_optimizer)
+def try_rates(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress = no_progress,
+    crew: Alone | None = None,
+) -> TaskResult:
+    """Train them all, as `sweep` does, and from every seed at the optimizer's own rate, too."""
+    runs = sweep(task, trainings, make_optimizer, progress, crew)
     swept = Sweep(runs)
     result = TaskResult(
-        error=sendable(runs),
+        error=runs.error,
         stopped=runs.note,
         remarks=runs.remarks,
         sweep=swept.summary(),
-        default_lr=default_lr_of(job.make_optimizer),
+        default_lr=default_lr_of(make_optimizer),
         lr_history=swept.lr_history(),
         seconds=runs.seconds,
     )
@@ -74,19 +49,16 @@ def _run_job(job: TaskJob) -> TaskResult:
         return result
     if result.default_lr in swept.lrs:
         result.default_losses = swept.held_out_losses[swept.lrs.index(result.default_lr)]
+        return result
+    first = [training for training in trainings if training.lr == trainings[0].lr]
+    again = [replace(training, lr=result.default_lr) for training in first]
+    at_default = train_all(task, again, make_optimizer, progress, crew=crew)
+    result.seconds += at_default.seconds
+    if at_default.error:
+        result.error, result.stopped = at_default.error, at_default.stopped
     else:
-        trainings = trainings_of(task, job.seeds, [result.default_lr])
-        at_default = train_all(task, trainings, job.make_optimizer)
         result.default_losses = at_default.held_out_losses
-        result.seconds += at_default.seconds
     return result
-
-
-def sendable(runs: Runs) -> BaseException | None:
-    """Return what ended the runs as an exception that any process can read."""
-    if runs.error is None or runs.interrupted:
-        return runs.error
-    return RuntimeError(describe(runs.error))
 
 
 def default_lr_of(make_optimizer: MakeOptimizer) -> float | None:

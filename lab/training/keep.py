@@ -17,28 +17,32 @@ import pickle
 import platform
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from inspect import getattr_static
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.outcome import HERE, PYTHON, describe
 from lab.training.adapt import MakeOptimizer
+from lab.training.datasets import is_plain
 from lab.training.runs import Training, state_of
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
 
 from tasks import Task
 
+T = TypeVar("T")
 Record = dict[str, Any]  # tensors and plain values, by name
 
 # What a task has beside that moves no weight; and its data, which are named by what they are.
 NOT_OF_A_TRAINING = {"make_data", "metric", "target", "lesson", "source"}
+
+
+DIGEST = 32  # bytes, with which a file begins: of all that follows, as torch.save wrote it
 
 
 class Keep:
@@ -52,13 +56,18 @@ class Keep:
         self.remarks: dict[str, None] = {}  # each once, in order
         self.taken = self.added = 0
 
-    def load(self, name: str, fields: Iterable[str]) -> Record | None:
-        """Return the record of that name, if there is one, whole, with exactly these fields."""
+    def load(self, name: str, read: Callable[[Record], T]) -> T | None:
+        """Return what `read` makes of the record of that name, if there is one that it can read."""
         path = self.folder / f"{name}.pt"
         try:
-            record = torch.load(path, weights_only=True)  # runs nobody's code
-            if record.pop("name") != name or set(record) != set(fields):
-                raise ValueError("it is another's")
+            whole = path.read_bytes()
+            written = whole[DIGEST:]
+            if whole[:DIGEST] != hashlib.sha256(written).digest():
+                raise ValueError("it is not as it was written")
+            record = torch.load(io.BytesIO(written), weights_only=True)  # runs nobody's code
+            if record.pop("name") != name:
+                raise ValueError("it has another name")
+            result = read(record)
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever a damaged or foreign file makes of torch.load
@@ -66,16 +75,17 @@ class Keep:
             self.remarks[f"passed over {path}, as it is damaged or foreign ({reason})"] = None
             return None
         self.taken += 1
-        return record
+        return result
 
     def save(self, name: str, record: Record) -> None:
         """Keep the record, whole or not at all; remark why it cannot be."""
-        whole = io.BytesIO()
-        torch.save(record | {"name": name}, whole)
+        file = io.BytesIO()
+        torch.save(record | {"name": name}, file)
+        written = file.getvalue()
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(whole.getbuffer())
+            temporary.write_bytes(hashlib.sha256(written).digest() + written)
             temporary.replace(self.folder / f"{name}.pt")
             self.added += 1
         except OSError as error:
@@ -110,12 +120,10 @@ def name_of_start(task: Task, training: Training) -> str:
     return name_of(training.seed, datasets, state_of(training.make_net(task)))
 
 
-def tensors_of(dataset: object) -> object:
+def tensors_of(dataset: Any) -> object:
     """Return what a data set holds, where it is sure to serve just that."""
-    if type(dataset) is TensorDataset:
+    if is_plain(dataset):
         return dataset.tensors
-    if type(dataset) is Subset:
-        return tensors_of(dataset.dataset), list(dataset.indices)
     if isinstance(dataset, list | tuple):
         return dataset
     raise Unnamed(f"its data are a {type(dataset).__name__}, not tensors")
@@ -155,7 +163,7 @@ class Namer(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return tuple, ((value.dtype, tuple(value.shape), hash_of(value)),)
+            return tuple, ((value.dtype, str(value.device), tuple(value.shape), hash_of(value)),)
         if isinstance(value, ModuleType):
             return tuple, ((source_of(value.__name__),),)
         if isinstance(value, FunctionType | type) and value not in (tuple, str):
@@ -193,7 +201,8 @@ def parts_of_function(value: FunctionType) -> tuple[object, ...]:
         return where, *parts
     there = value.__globals__
     used = {name: there[name] for name in sorted(names_in(code)) if name in there}
-    return where, *parts, code.co_firstlineno, code.co_code, used
+    plain = [constant for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return where, *parts, code.co_firstlineno, code.co_code, plain, used
 
 
 def cell_is_full(cell: CellType) -> bool:

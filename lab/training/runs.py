@@ -183,6 +183,7 @@ def joined(one: Runs, other: Runs) -> Runs:
     order = sorted(range(len(lrs)), key=lambda k: lrs[k])
     return replace(
         runs,
+        remarks=one.remarks or other.remarks,
         trainings=[runs.trainings[k] for k in order],
         losses=runs.losses[:, order],
         lr_histories=None if runs.lr_histories is None else runs.lr_histories[:, order],

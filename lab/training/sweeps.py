@@ -1,7 +1,6 @@
 """One optimizer at many learning rates: the grid, how it grows, and the best lr in it."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,7 @@ from lab.training.adapt import MakeOptimizer
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, Training, joined
 from lab.training.statistics import quartiles
-from lab.training.train import train_all
+from lab.training.train import Alone, train_all
 
 import torch
 from torch import Tensor
@@ -119,9 +118,12 @@ class Sweep(SweepSummary, Outcome):
         """Take runs of all seeds at the first lr, then of all at the second, and so on."""
         self.runs = runs
         lrs = [training.lr for training in runs.trainings]
-        counts = Counter(lrs)
-        n_seeds = max(counts.values())
-        complete = [lr for lr, count in counts.items() if count == n_seeds]
+        seeds: dict[float | None, list[int]] = {}
+        for training in runs.trainings:
+            seeds.setdefault(training.lr, []).append(training.seed)
+        most = max(seeds.values(), key=len)
+        n_seeds = len(most)
+        complete = [lr for lr, some in seeds.items() if some == most]
         self.kept = kept = [k for k, lr in enumerate(lrs) if lr in complete]
         super().__init__(
             lrs=[lr for lr in complete if lr is not None],
@@ -166,6 +168,7 @@ def sweep(
     trainings: Sequence[Training],
     make_optimizer: MakeOptimizer,
     progress: Progress = no_progress,
+    crew: Alone | None = None,
 ) -> Runs:
     """Train them all, and more at higher or lower rates while the best lr is at an end.
 
@@ -174,10 +177,10 @@ def sweep(
     """
     lrs = list(dict.fromkeys(training.lr for training in trainings if training.lr is not None))
     at_one_lr = trainings[: len(trainings) // len(lrs)]
-    runs = train_all(task, trainings, make_optimizer, progress)
+    runs = train_all(task, trainings, make_optimizer, progress, crew=crew)
     while not runs.error and (more := next_lrs(lrs, Sweep(runs))):
         others = [replace(training, lr=lr) for lr in more for training in at_one_lr]
-        grown = train_all(task, others, make_optimizer, progress)
+        grown = train_all(task, others, make_optimizer, progress, crew=crew)
         if grown.error:
             return replace(runs, error=grown.error, stopped=grown.stopped)
         runs = joined(runs, grown)

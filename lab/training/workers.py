@@ -1,6 +1,7 @@
-"""Where jobs run: here, in processes, on a cluster.
+"""Workers: processes here, or a cluster.
 
 Any `concurrent.futures.Executor` will do; its workers have to be able to import this repository.
+Where it has a `number`, it has so many.
 """
 
 import logging
@@ -8,57 +9,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    wait,
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from lab.outcome import Outcome, Progress, describe, saying
-from lab.training.jobs import TaskJob, TaskResult, run_job
+from lab.outcome import describe
 
-K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
-
-
-def run_jobs(
-    jobs: Mapping[K, TaskJob], executor: Executor | None, progress: Progress
-) -> Iterator[tuple[K, Outcome]]:
-    """Run all jobs; yield (key, TaskResult) of each as it is done, or why it has none.
-
-    Without an executor they run here, one after the other. ConnectionError if the executor's
-    workers are lost for good.
-    """
-    done: Iterator[tuple[K, Outcome]]
-    if executor is None:
-        done = ((key, run_job(job)) for key, job in jobs.items())
-    else:
-        done = _as_completed({executor.submit(run_job, job): key for key, job in jobs.items()})
-    for key, result in progress(done, len(jobs), "job"):
-        yield key, result
-        result.raise_if_interrupted()
-
-
-def _as_completed(futures: dict[Future[TaskResult], K]) -> Iterator[tuple[K, Outcome]]:
-    while futures:
-        # With a time limit, or Windows would not see a Ctrl-C meanwhile.
-        with saying("the workers start, and compile where that pays"):
-            done, _ = wait(futures, timeout=1.0, return_when="FIRST_COMPLETED")
-        for future in sorted(done, key=Future.cancelled):
-            key = futures.pop(future)
-            try:
-                yield key, future.result()
-            except CancelledError:
-                raise ConnectionError("the workers are gone") from None
-            except Exception as error:  # whatever a worker may die of
-                yield key, Outcome(error=error, stopped=f"failed: {describe(error)}")
 
 
 # ---------------------------------------------------------------- processes
@@ -74,6 +39,7 @@ class Processes(Executor):
     TRIES = 3
 
     def __init__(self, number: int):
+        self.number = number
         self.threads = ThreadPoolExecutor(number, initializer=leave_signals_to_the_main_thread)
         self.own = threading.local()
         self.ended = False
@@ -141,6 +107,7 @@ def dask_executor(address: str) -> Iterator[Executor]:
     except OSError as error:
         raise ConnectionError(f"no scheduler answers at {address}: {describe(error)}") from None
     executor = client.get_executor(pure=False)
+    executor.number = sum(client.nthreads().values())
     try:
         yield executor
     finally:
