@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from lab.training import guess
 from lab.training.guess import constant_guess
 from lab.training.runs import Training
 
@@ -29,20 +30,34 @@ def task_of(loss, outputs=1):
 
 def test_of_squares_it_is_the_mean():
     y = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * 1000 + 500
-    guess = constant_guess(task_of(mse_loss, 2), training_of(y, y[:20]))
-    assert guess == pytest.approx((y[:20] - y.mean(0)).square().mean().item(), rel=1e-4)
+    loss = constant_guess(task_of(mse_loss, 2), training_of(y, y[:20]))
+    assert loss == pytest.approx((y[:20] - y.mean(0)).square().mean().item(), rel=1e-4)
 
 
 def test_of_classes_it_is_how_often_they_come():
     y = torch.tensor([0] * 25 + [1] * 15 + [2] * 10)
-    guess = constant_guess(task_of(cross_entropy, 3), training_of(y, y))
+    loss = constant_guess(task_of(cross_entropy, 3), training_of(y, y))
     shares = torch.tensor([0.5, 0.3, 0.2])
-    assert guess == pytest.approx(-(shares * shares.log()).sum().item(), rel=1e-4)
+    assert loss == pytest.approx(-(shares * shares.log()).sum().item(), rel=1e-4)
 
 
 def test_it_is_chosen_on_the_training_set_and_judged_on_the_other():
-    guess = constant_guess(task_of(mse_loss), training_of(torch.zeros(9, 1), torch.ones(5, 1)))
-    assert guess == pytest.approx(1.0)
+    loss = constant_guess(task_of(mse_loss), training_of(torch.zeros(9, 1), torch.ones(5, 1)))
+    assert loss == pytest.approx(1.0)
+
+
+def test_of_many_outputs_it_is_chosen_by_as_many_samples_as_are_quick(monkeypatch):
+    monkeypatch.setattr(guess, "MAX_NUMBERS", 8)
+    y = torch.tensor([[1.0, 1.0]] * 4 + [[100.0, 100.0]] * 9)
+    assert constant_guess(task_of(mse_loss, 2), training_of(y, y[:4])) == pytest.approx(0, abs=1e-6)
+
+
+def test_of_data_that_are_no_tensors_there_is_none():
+    y = torch.zeros(9, 1)
+    training = training_of(y, y)
+    pairs = [(x, y) for x, y in training.dataset]
+    for one in (replace(training, dataset=pairs), replace(training, held_out=pairs)):
+        assert constant_guess(task_of(mse_loss), one) is None
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,23 @@ def test_a_label_that_is_too_long_has_a_line_of_its_own():
     ]
 
 
+def test_a_long_label_stays_whole_where_columns_that_go_leave_it_room():
+    label = "SGD(momentum=0.9, nesterov=True)"
+    columns = [
+        *name_columns([label]),
+        column("loss", QUARTILES, "1.000", goes=2),
+        column("held-out loss", QUARTILES, "2.000"),
+        column("seconds", NUMBER, "0.1", goes=1),
+    ]
+    for width, titles in ((100, "loss held-out loss seconds"), (90, "loss held-out loss")):
+        fitted = Table(columns, width)
+        assert " ".join(column.title for column in fitted.columns[1:]) == titles
+    _head, row = table(columns, 61, label)  # 32 + 2 + 27
+    assert row.split() == ["SGD(momentum=0.9,", "nesterov=True)", "2.000"]
+    _head, name, row = table(columns, 60, label)
+    assert (name, row) == (label, "2.000".rjust(60))
+
+
 def test_a_note_stands_beside_its_row_or_below_it():
     columns = [*name_columns(["SGD"]), column("loss", NUMBER, "1.000")]
     assert table(columns, 30, "SGD", note="it failed")[1:] == ["SGD           1.000  it failed"]
@@ -206,6 +223,11 @@ def test_the_words_of_the_last_column_stay_in_it():
         "SGD        so many words that it takes",
         "           two lines",
     ]
+
+
+def test_words_fill_a_line_to_its_end():
+    assert folded(["ab", "cd"], 5) == "ab cd"
+    assert folded(["ab", "cd"], 4) == "ab\n  cd"
 
 
 @given(st.text("ab 中", max_size=60), st.integers(12, 40))

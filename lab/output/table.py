@@ -47,6 +47,11 @@ class Column(Generic[K_contra, R_contra]):
         """How many letters wide the column is."""
         return max(int(self.width.strip("<>") or 0), width_of(self.title))
 
+    @property
+    def is_name(self) -> bool:
+        """Whether it is flush left, as names are."""
+        return not self.width.startswith(">")
+
     def pad(self, text: str) -> str:
         """Return the text, as wide as the column is."""
         spaces = " " * (self.size - width_of(text))
@@ -109,40 +114,35 @@ def named_numbers(title: str, cell: object) -> Iterable[tuple[str, object]]:
     return [(title, median), (f"{title}, 25 %", low), (f"{title}, 75 %", high)]
 
 
+def size_of(columns: Sequence[Column[K, R]]) -> int:
+    """Return how many letters wide a table of these columns is."""
+    return sum(column.size + len(GAP) for column in columns) - len(GAP)
+
+
+def narrowed(columns: Sequence[Column[K, R]], width: int, least: int) -> list[Column[K, R]]:
+    """Return the columns, the widest names narrower if the table is too wide, but no less.
+
+    A name that is longer than its column gets a line of its own.
+    """
+    excess = size_of(columns) - width
+    widest = max((c for c in columns if c.is_name), key=lambda column: column.size, default=None)
+    if widest is None or excess <= 0 or widest.size <= least:
+        return [*columns]
+    narrower = replace(widest, width=f"<{max(least, widest.size - excess)}")
+    return [narrower if column is widest else column for column in columns]
+
+
 class Table(Generic[K, R]):
     """The lines of a table that fits into a width, in letters."""
 
     def __init__(self, columns: Sequence[Column[K, R]], width: int):
         self.width = width
-        self.columns = list(columns)
-        self.narrow(LONG_NAME)
+        kept = list(columns)
         for column in sorted(columns, key=lambda column: column.goes):
-            if column.goes and self.size > width:
-                self.columns.remove(column)
-        titles = [column.title for column in self.columns]
-        self.left_out = [column.title for column in columns if column.title not in titles]
-        self.narrow(SHORT_NAME)
-
-    def narrow(self, least: int) -> None:
-        """Make the widest names narrower while the table is too wide, but no less than that.
-
-        Longer ones get a line of their own.
-        """
-        widest = max(self.names, key=lambda column: column.size, default=None)
-        if widest is None:
-            return
-        size = max(least, widest.size - max(0, self.size - self.width))
-        if size < widest.size:
-            self.columns[self.columns.index(widest)] = replace(widest, width=f"<{size}")
-
-    @property
-    def size(self) -> int:
-        return sum(column.size + len(GAP) for column in self.columns) - len(GAP)
-
-    @property
-    def names(self) -> list[Column[K, R]]:
-        """The columns that are flush left, as names are."""
-        return [column for column in self.columns if not column.width.startswith(">")]
+            if column.goes and size_of(narrowed(kept, width, LONG_NAME)) > width:
+                kept.remove(column)
+        self.left_out = [column.title for column in columns if column not in kept]
+        self.columns = narrowed(kept, width, SHORT_NAME)
 
     @property
     def head(self) -> str:
@@ -157,7 +157,7 @@ class Table(Generic[K, R]):
                 cell = folded(cell.split(), self.width - start, indent="")
                 cell = cell.replace("\n", "\n" + " " * start)
             line += column.pad(cell) + GAP
-            if column in self.names and column.width and width_of(cell) > column.size:
+            if column.is_name and column.width and width_of(cell) > column.size:
                 lines.append(line.rstrip())
                 line = " " * (start + column.size + len(GAP))
         lines.append(line.rstrip())
