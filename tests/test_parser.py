@@ -87,7 +87,7 @@ def test_the_help_shows_the_ten_options_that_most_need_and_all_if_asked(module, 
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("--tasks spirals", "unknown words: --tasks spirals; did you mean --task?"),
+        ("--tasks spirals", "unknown words: --tasks spirals; did you mean --task"),
         ("-seeds 3", "did you mean --seeds or --seed?"),
         ("\u2014seeds 3", "did you mean --seeds"),  # a text program has joined two hyphens
         ("--optim Adam", "did you mean --optimizers?"),
