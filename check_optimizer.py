@@ -18,7 +18,8 @@ from lab.outcome import nearest
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import Column
-from lab.pictures.style import PALETTE, letter_color, new_figure
+from lab.pictures.looks import PALETTE, letter_color
+from lab.pictures.style import new_figure
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap, to_rgb

@@ -20,7 +20,8 @@ from lab.outcome import Outcome, ProgressOf, keeping, show_none
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import NUMBER, Column, as_numbers
-from lab.pictures import style
+from lab.pictures import curves, style
+from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.checks import check_last_batch, check_optimizers, take_a_step
 from lab.training.datasets import first, loader_of
@@ -166,30 +167,26 @@ def name_of(batch_size: int, run: BatchSizeRun) -> str:
     return f"{method} ({batch_size})"
 
 
-def draw(runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]]) -> Figure:
+def draw(
+    runs: Mapping[int, BatchSizeRun] | Iterable[tuple[int, BatchSizeRun]], caption: str = ""
+) -> Figure:
     """Return the figure: the loss against epochs, and against seconds of training."""
     named = {name_of(batch_size, run): run for batch_size, run in dict(runs).items()}
     figure, panels = style.new_figure(2)
-    colors = style.colors_of(named)
+    looks = looks_of(named)
     for name, run in named.items():
-        label = name if run.diverged_at is None else f"{name} (diverged)"
+        label = curves.legend_label(name, None, run.diverged_at is not None)
         for axes, x in zip(panels, (range(len(run.losses)), run.seconds), strict=True):
-            axes.plot(x, run.losses, label=label, color=colors[name], marker=".")
-    finite = [loss for run in named.values() for loss in run.losses if math.isfinite(loss)]
-    first = next((run.losses[0] for run in named.values() if run.losses), math.nan)
+            axes.plot(x, run.losses, label=label, marker=".", **looks[name])
     style.log_scale(panels[1].xaxis)  # the start, at 0 seconds, is in the left panel only
     for axes, xlabel in zip(panels, ("Epochs", "Seconds of training"), strict=True):
         axes.set(xlabel=xlabel, ylabel="Loss on the training set")
-        if finite and min(finite) > 0:
-            style.log_scale(axes.yaxis, subs=(1, 2, 5))
-            axes.set(ylim=(0.8 * min(finite), 2 * first))
-        elif finite:
-            style.show_whole(axes, finite)
+        curves.limit_losses(axes, log=True)
     if any(run.lrs for run in named.values()):
         lr_histories = {name: [lr for lr, *_ in run.lrs] for name, run in named.items()}
         lengths = {name: 1 / run.updates_per_epoch for name, run in named.items()}
-        style.draw_lrs(panels[0], lr_histories, colors, lengths=lengths)
-    style.legend(figure, panels[0].lines)
+        curves.draw_lrs(panels[0], lr_histories, looks, lengths=lengths)
+    style.legend(figure, curves.named_lines(panels[0]), caption)
     return figure
 
 
@@ -285,7 +282,8 @@ def main(argv: list[str] | None = None) -> int:
             zip(run.seconds, run.losses, run.held_out_losses, strict=True)
         )
     )
-    return report.save(partial(draw, runs), CSV_HEADER, losses)
+    caption = f"{options.task}, {optimizer.call}, seed {options.seed}; a dot is an epoch"
+    return report.save(partial(draw, runs, caption), CSV_HEADER, losses)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from lab.outcome import ProgressOf, show_none
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_columns
-from lab.pictures import style
+from lab.pictures import curves, style
+from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
@@ -181,58 +182,59 @@ def flattery_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
 def draw_final_losses(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     """Draw losses against learning rate: held out, with quartiles, best rate and divergence.
 
-    The loss on the training set is dashed.
+    The loss on the training set is thin.
     """
-    colors = style.colors_of(sweeps)
     lowest = [quartiles(result.held_out_losses)[0].min().item() for result in sweeps.values()]
     lowest += [quartiles(result.final_losses)[1].min().item() for result in sweeps.values()]
     highest = [result.median.min().item() for result in sweeps.values()]
     highest.append(next(iter(sweeps.values())).losses[:1].nanmedian().item())  # before training
     lowest, highest = ([x for x in losses if x < math.inf] for losses in (lowest, highest))
-    for i, (label, result) in enumerate(sweeps.items()):
-        bands = quartiles(result.held_out_losses)
-        style.median_band(axes, result.lrs, bands, label, colors[label])
-        training = quartiles(result.final_losses)[1].clamp(max=1e30)
-        axes.plot(result.lrs, training, linestyle="--", linewidth=1, color=colors[label])
-        best_lr, best_loss = result.lrs[result.best], result.median[result.best].item()
-        axes.plot(best_lr, best_loss, marker="o", markersize=9, color=colors[label])
+    for i, (label, look) in enumerate(looks_of(sweeps).items()):
+        result, color = sweeps[label], look["color"]
+        lrs = result.lrs
+        curves.median_band(axes, lrs, quartiles(result.held_out_losses), label, look)
+        thin = look | {"linewidth": look["linewidth"] / 2, "label": style.once("training set")}
+        axes.plot(lrs, curves.finite(quartiles(result.final_losses)[1]), **thin)
+        best_loss = result.median[result.best].item()
+        (dot,) = axes.plot(result.best_lr, best_loss, "o", markersize=9, color=color)
+        dot.set_label(style.once("best rate"))
         # Runs that diverged: a cross above their rate, larger the more of the seeds did.
         share = result.held_out_losses.isinf().double().mean(1)
-        axes.scatter(
-            result.lrs,
-            [0.98 - 0.035 * i] * len(result.lrs),
-            s=80 * share,
-            marker="x",
-            color=colors[label],
-            transform=axes.get_xaxis_transform(),
-        )
+        if share.any():
+            axes.scatter(
+                lrs,
+                [0.98 - 0.035 * i] * len(lrs),
+                s=80 * share,
+                marker="x",
+                color=color,
+                label=style.once("some diverged"),
+                transform=axes.get_xaxis_transform(),
+            )
     style.log_scale(axes.xaxis)
-    if lowest and min(lowest) <= 0:
-        style.show_whole(axes, lowest + highest)
-    else:
-        style.log_scale(axes.yaxis, subs=(1, 2, 5))
-        if lowest and highest:
-            axes.set(ylim=(0.8 * min(lowest), 3 * max(highest)))
-    axes.set(
-        xlabel="Learning rate (×: diverged)",
-        ylabel="Loss after training: held out (dashed: training set)",
-    )
+    if lowest and highest:
+        low, high = min(lowest), max(highest)
+        if low > 0:
+            style.log_scale(axes.yaxis)
+            axes.set(ylim=(0.8 * low, 3 * high))
+        else:
+            axes.set(ylim=(low - 0.05 * (high - low), high + 0.3 * (high - low)))
+        curves.mark_edges(axes)
+    axes.set(xlabel="Learning rate", ylabel="Held-out loss")
 
 
 def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     """Draw the loss against steps of each optimizer at its own best rate."""
-    colors = style.colors_of(sweeps)
+    looks = looks_of(sweeps)
     for label, result in sweeps.items():
-        bands = quartiles(result.losses[:, result.best])
-        steps = range(1, len(result.losses) + 1)
-        name = style.legend_label(label, result.lrs[result.best])
-        style.median_band(axes, steps, bands, name, colors[label], linewidth=1)
-    if not any((result.losses[:, result.best] < 0).any() for result in sweeps.values()):
-        style.log_scale(axes.yaxis, subs=(1, 2, 5))
+        losses = result.losses[:, result.best]
+        steps = range(1, len(losses) + 1)
+        name = curves.legend_label(label, result.best_lr)
+        curves.draw_history(axes, steps, losses, result.runs.steps_per_epoch, name, looks[label])
+    curves.limit_losses(axes, log=True)
     axes.set(xlabel="Steps", ylabel="Mini-batch loss at the best rate")
     if any(result.runs.lr_histories is not None for result in sweeps.values()):
         histories = {label: result.lr_history() for label, result in sweeps.items()}
-        style.draw_lrs(axes, histories, colors)
+        curves.draw_lrs(axes, histories, looks)
 
 
 def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
@@ -241,7 +243,8 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
     figure, (left, right) = style.new_figure(2)
     draw_final_losses(left, sweeps)
     draw_histories(right, sweeps)
-    style.legend(figure, right.lines)
+    caption = curves.caption_of(next(iter(sweeps.values())).runs)
+    style.legend(figure, curves.named_lines(right), caption)
     return figure
 
 

@@ -4,12 +4,14 @@ Every optimizer starts from the same weights and sees the same mini-batches in t
 --seeds, each trains once per seed, and the figure shows the median and the quartiles.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from lab.command_line.options import (
     add_batch_size,
+    add_curves,
     add_jobs,
     add_lr,
     add_optimizers,
@@ -36,15 +38,16 @@ from lab.output.table import (
     as_numbers,
     name_columns,
 )
-from lab.pictures import learning, style
+from lab.pictures import curves, learning, style
 from lab.pictures.fits import fit_for
+from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, trainings_of
-from lab.training.statistics import quartiles, steps_to_target
+from lab.training.statistics import steps_to_target
 from lab.training.train import train_all
 
 import torch
@@ -64,6 +67,7 @@ EXAMPLES = """\
   python compare_optimizers.py --live page.html
 """
 CSV_HEADER = ("optimizer", "seed", "step", "loss")
+EPOCHS_HEADER = ("optimizer", "seed", "epoch", "loss", "held_out_loss")  # with --held-out
 Y_TOP = 0.2  # of the tutorial's figure
 
 
@@ -73,12 +77,14 @@ def compare(
     seeds: Iterable[int] = (SEED,),
     progress: ProgressOf = show_none,
     crew: Crew | None = None,
+    held_out: bool = False,
 ) -> Iterator[tuple[str, Runs]]:
     """Train a net from each seed once per optimizer; yield (label, Runs) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from a net's parameters; those of
     settings.py by default. A seed gives the data and the first weights: see `Task` in tasks.py. A
-    `crew` may train by other processes, and keep what is trained.
+    `crew` may train by other processes, and keep what is trained. With `held_out`, both losses
+    after each epoch come along, and the figure shows those.
 
         runs = dict(compare({"Adam": torch.optim.Adam}, TASKS["spirals"], seeds=range(10)))
         runs["Adam"].held_out_losses.median()
@@ -86,41 +92,63 @@ def compare(
     optimizers = optimizers or parse_optimizers(OPTIMIZERS, LR)
     trainings = trainings_of(task, seeds)
     jobs = {label: Job(task, trainings, optimizers[label]) for label in optimizers}
-    yield from (crew or Crew()).each(train_all, jobs, progress)
+    do = partial(train_all, every_epoch=held_out)
+    yield from (crew or Crew()).each(do, jobs, progress)
 
 
-def draw(runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]], fit: bool = False) -> Figure:
-    """Return the figure of what `compare` yields: the losses and, if asked for, the fits."""
+def draw(
+    runs: Mapping[str, Runs] | Iterable[tuple[str, Runs]],
+    fit: bool = False,
+    log: bool = False,
+    smooth: int | None = None,
+    x: str = "steps",
+) -> Figure:
+    """Return the figure of what `compare` yields: the losses and, if asked for, the fits.
+
+    `log` makes the axis of losses logarithmic, `smooth` is how many steps a line is the mean of,
+    instead of an epoch's, and `x` is what it is drawn against: steps, epochs or seconds.
+    """
     runs = dict(runs)
+    first = next(iter(runs.values()))
     if not fit:
         figure, (losses,) = style.new_figure(1)
     else:
-        first = next(iter(runs.values()))
         how = fit_for(first.task, first.trainings[0])
         figure, (losses, *panels) = style.new_figure(1 + how.n_panels(len(runs)))
         how.draw(panels, runs)
-    draw_losses(losses, runs)
-    style.legend(figure, losses.lines)
+    window = smooth or first.steps_per_epoch
+    rate = draw_losses(losses, runs, window, x)
+    curves.limit_losses(losses, 0 if first.epochs else Y_TOP, log)
+    means = "" if window == 1 or first.epochs else f"lines: means of {window} steps"
+    style.legend(figure, curves.named_lines(losses), curves.caption_of(first, rate, means))
     return figure
 
 
-def draw_losses(axes: Axes, runs: Mapping[str, Runs]) -> None:
-    """Draw each optimizer's loss against steps: the median of its seeds, and their quartiles."""
-    colors = style.colors_of(runs)
-    ends = []
-    for width, (label, run) in zip(style.widths(len(runs)), runs.items(), strict=True):
-        bands = quartiles(run.losses)
-        steps = range(1, len(run.losses) + 1)
-        lr = run.lr if run.lr_histories is None else None  # the panel below shows a schedule's
-        name = style.legend_label(label, lr, bool(run.diverged_at()))
-        style.median_band(axes, steps, bands, name, colors[label], width)
-        if bands[1, -1:].isfinite().any():
-            ends.append(bands[1, -run.steps_per_epoch :].quantile(0.5).item())
-    axes.set(xlabel="Steps", ylabel="Loss")
-    style.limit_losses(axes, Y_TOP, ends)
+def draw_losses(axes: Axes, runs: Mapping[str, Runs], window: int, x: str) -> str:
+    """Draw each optimizer's loss: the median of its seeds, and their quartiles.
+
+    Returns the learning rate in words, if all have the same one.
+    """
+    looks = looks_of(runs)
+    lengths = {label: curves.length_of_step(run, x) for label, run in runs.items()}
+    # The panel below shows the rates of a schedule.
+    lrs = {label: run.lr if run.lr_histories is None else None for label, run in runs.items()}
+    diverged = [label for label, run in runs.items() if run.diverged_at()]
+    names, rate = curves.names_with_rates(lrs, diverged)
+    for label, run in runs.items():
+        look, steps = (names[label], looks[label]), torch.arange(1, len(run.losses) + 1)
+        if run.epochs:
+            ends = run.steps_per_epoch * torch.arange(1, len(run.epochs.losses) + 1)
+            curves.draw_epochs(axes, lengths[label] * ends, run.epochs, *look)
+        else:
+            curves.draw_history(axes, lengths[label] * steps, run.losses, window, *look)
+    is_by_epoch = any(run.epochs for run in runs.values())
+    loss = "Held-out loss" if is_by_epoch else "Mini-batch loss"
+    axes.set(xlabel=curves.AXES_OF_X[x], ylabel=loss)
     if any(run.lr_histories is not None for run in runs.values()):
         everyone = {label: run.lr_history(range(len(run.trainings))) for label, run in runs.items()}
-        style.draw_lrs(axes, everyone, colors)
+        curves.draw_lrs(axes, everyone, looks, lengths=lengths)
+    return rate
 
 
 def steps_to(run: Runs, target: float) -> torch.Tensor:
@@ -128,6 +156,17 @@ def steps_to(run: Runs, target: float) -> torch.Tensor:
     histories = (run.history(k) for k in range(len(run.trainings)))
     steps = [steps_to_target(history, target, run.steps_per_epoch) for history in histories]
     return torch.tensor(steps)
+
+
+def rows_of(run: Runs, k: int) -> Iterator[tuple[float, ...]]:
+    """Yield the numbers of the k-th training for the CSV: by step or, if it has them, by epoch."""
+    if not run.epochs:
+        yield from enumerate(run.history(k), start=1)
+        return
+    both = run.epochs.losses[:, k].tolist(), run.epochs.held_out[:, k].tolist()
+    for epoch, losses in enumerate(zip(*both, strict=True), start=1):
+        if not any(map(math.isnan, losses)):  # it was stopped before
+            yield (epoch, *losses)
 
 
 def columns_of(
@@ -171,6 +210,7 @@ def make_parser() -> Parser:
     add_seeds(parser, 1)
     add_target(parser)
     add_jobs(parser)
+    add_curves(parser)
     parser.add_argument("--fit", action="store_true", help="also draw what the nets have learned")
     text = "also a film of the nets while they learn, as .gif, .html or .mp4"
     parser.add_argument("--animate", type=animation_path, metavar="PATH", help=text)
@@ -197,28 +237,31 @@ def main(argv: list[str] | None = None) -> int:
     columns = columns_of(optimizers, task, options.seeds, training.metric(task))
     report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     runs = {}
+    seeds = seeds_of(options)
     with open_crew(options.jobs, options.dask, options.keep) as crew:
-        comparison = compare(optimizers, task, seeds_of(options), report.progress, crew)
-        for label, run in report.collect(comparison):
+        found = compare(optimizers, task, seeds, report.progress, crew, options.held_out)
+        for label, run in report.collect(found):
             runs[label] = run
             report.row(label, run)
     report.explain(optimizers, constant_guess(task, training))
 
     losses = (
-        (label, training.seed, step, loss)
+        (label, training.seed, *row)
         for label, run in runs.items()
         for k, training in enumerate(run.trainings)
-        for step, loss in enumerate(run.history(k), start=1)
+        for row in rows_of(run, k)
     )
+    header = EPOCHS_HEADER if options.held_out else CSV_HEADER
+    less = partial(draw, runs, log=options.log, smooth=options.smooth)
     animations = {}
     if options.animate:
         animations[options.animate] = lambda: learning.animate(
-            draw(runs, fit=True), runs, optimizers, report.progress("animation")
+            less(fit=True), runs, optimizers, report.progress("animation")
         )
     if page:
         report.save_as(options.live, page.save)
-    figure, less = partial(draw, runs, options.fit), partial(draw, runs)
-    return report.save(figure, CSV_HEADER, losses, animations, draw_less=less)
+    figure = partial(less, fit=options.fit, x=options.x)
+    return report.save(figure, header, losses, animations, draw_less=less)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import NUMBER, QUARTILES, Column, as_numbers, name_width
-from lab.pictures import style
+from lab.pictures import curves, style
+from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
@@ -330,8 +331,7 @@ def draw_table(axes: Axes, table: Table) -> None:
 def draw_profiles(axes: Axes, table: Table) -> None:
     """Draw the share of tasks on which an optimizer is within a factor of the best."""
     ratios = table.ratios[~table.ratios.isnan().any(1)]
-    colors = style.colors_of(table.optimizers)
-    styles = ["-", "--", "-.", ":"]
+    looks = looks_of(table.optimizers)
     if len(ratios):
         factors = torch.cat([torch.ones(1), ratios[ratios.isfinite()], torch.tensor([DARKEST])])
         factors = factors.clamp(max=DARKEST).unique()
@@ -342,12 +342,10 @@ def draw_profiles(axes: Axes, table: Table) -> None:
                 shares[:, k],
                 where="post",
                 label=label,
-                color=colors[label],
-                linestyle=styles[k % len(styles)],
-                linewidth=style.widths(len(table.optimizers))[k] + 1,
+                **looks[label],
             )
     axes.set(xlim=(1, DARKEST), ylim=(0, 1.02))
-    style.log_scale(axes.xaxis, subs=(1, 2, 5))
+    style.log_scale(axes.xaxis)
     axes.set(xlabel="Factor τ", ylabel="Share of tasks within τ times the best loss")
 
 
@@ -363,8 +361,8 @@ def draw_schedules(axes: Axes, table: Table) -> float:
             if place in table.results
         }
         if any(len(set(lrs)) > 1 for lrs in lr_histories.values()):
-            colors = style.colors_of(table.optimizers)
-            style.draw_lrs(axes, lr_histories, colors, f"Steps on {task}, from the best rates")
+            looks = looks_of(table.optimizers)
+            curves.draw_lrs(axes, lr_histories, looks, f"Steps on {task}, from the best rates")
             return 1.2
     return 0
 

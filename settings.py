@@ -10,3 +10,5 @@ OPTIMIZERS = {
 LR = 0.01
 SEED = 81  # of seeds 0 to 99, the one whose curves of the parabola lie nearest to the medians
 TASK = "parabola"  # what is learned, if no --task is named: an entry of tasks.py
+# Colours of your choice in all figures, by the names in the legend: {"Adam": "crimson"}.
+COLORS: dict[str, str] = {}

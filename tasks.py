@@ -1,7 +1,7 @@
 """Problems to learn: data, net and loss, an entry each. Add one, and every script knows it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -39,6 +39,7 @@ class Task:
     source: str = ""
     collate_fn: Callable[..., Any] | None = None
     num_workers: int = 0
+    name: str = field(default="", compare=False)  # as typed, for figures
 
 
 TASKS = {

@@ -134,10 +134,8 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     losses = [loss for run in runs.values() for loss in run.losses]
     for axes in figure.axes:
         assert axes.get_yscale() == "log"
-        assert axes.get_ylim() == (
-            pytest.approx(0.8 * min(losses)),
-            pytest.approx(2 * runs[64].losses[0]),  # the start, and some room
-        )
+        low, high = axes.get_ylim()
+        assert 0.5 * min(losses) < low < min(losses) <= max(losses) < high < 2 * max(losses)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["BGD (64)", "MBGD (32)", "SGD (1)"]
     again = script.draw(iter(runs.items()))  # as from `compare`

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from lab.command_line.specs import parse_optimizer, parse_optimizers
-from lab.pictures import style
+from lab.pictures.curves import named_lines
+from lab.pictures.looks import looks_of
 from lab.training.train import IN_TURN
 
 import pytest
@@ -232,36 +233,38 @@ def test_the_figure_marks_best_rates_and_divergence():
         "SGD": made_up_sweep([3.0, 1.0, math.inf], [0.1, 1.0, 10.0]),
         "Adam": made_up_sweep([2.0, 0.5, 4.0], [0.1, 1.0, 10.0]),
     }
+    looks = looks_of(sweeps)
     figure = script.draw(sweeps)
-    figure.canvas.draw()
     left, right = figure.axes
     assert left.get_xscale() == left.get_yscale() == "log"
     marks = {to_hex(line.get_color()): line.get_xydata()[0].tolist() for line in left.lines
              if line.get_marker() == "o"}  # fmt: skip
     assert marks == {
-        to_hex(style.COLORS["SGD"]): [1.0, 1.0],
-        to_hex(style.COLORS["Adam"]): [1.0, 0.5],
+        to_hex(looks["SGD"]["color"]): [1.0, 1.0],
+        to_hex(looks["Adam"]["color"]): [1.0, 0.5],
     }
     lines = [line for line in left.lines if len(line.get_xdata()) == 3]
-    curves = {line.get_label(): line for line in lines if line.get_linestyle() == "-"}
-    dashed = [line.get_ydata()[0] for line in lines if line.get_linestyle() == "--"]
-    assert dashed == [1.5, 1.0]  # the training set's
+    curves = {line.get_label(): line for line in named_lines(left)}
+    thin = [line for line in lines if line not in curves.values()]
+    assert [line.get_ydata()[0] for line in thin] == [1.5, 1.0]  # the training set's
+    for line, curve in zip(thin, curves.values(), strict=True):
+        assert line.get_linewidth() == curve.get_linewidth() / 2
+        assert line.get_color() == curve.get_color()
     assert curves["Adam"].get_xydata().tolist() == [[0.1, 2.0], [1.0, 0.5], [10.0, 4.0]]
     assert curves["SGD"].get_xydata().tolist()[:2] == [[0.1, 3.0], [1.0, 1.0]]
-    crosses = [c for c in left.collections if len(c.get_sizes()) == 3]
-    assert [[size > 0 for size in cross.get_sizes()] for cross in crosses] == [
-        [False, False, True],
-        [False, False, False],
-    ]
+    (cross,) = [c for c in left.collections if len(c.get_sizes()) == 3]
+    assert [size > 0 for size in cross.get_sizes()] == [False, False, True]
+    assert to_hex(cross.get_edgecolor()[0]) == to_hex(looks["SGD"]["color"])
     # From a little below the lowest quartile to three times the loss at the start.
     assert left.get_ylim() == (pytest.approx(0.8 * 0.25), pytest.approx(3 * 3))
     assert right.get_yscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "SGD, lr=1",
         "Adam, lr=1",
+        *("training set", "best rate", "some diverged", "off the axis", "each mini-batch"),
     ]
-    assert [line.get_xdata()[0] for line in right.lines] == [1, 1]
-    assert [line.get_label() for line in right.lines] == ["SGD, lr=1", "Adam, lr=1"]
+    assert [line.get_label() for line in named_lines(right)] == ["SGD, lr=1", "Adam, lr=1"]
+    assert figure._supxlabel.get_text() == "5 seeds (0 to 4), batch size 32"
 
 
 def test_what_is_trained_one_by_one_is_said(workdir, capsys):

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer
-from lab.pictures import style
+from lab.pictures import curves, style
+from lab.pictures.looks import looks_of
 from lab.training.runs import Runs, trainings_of
 
 import pytest
@@ -117,8 +118,9 @@ def test_the_seed_changes_data_and_start():
 def test_from_a_session_with_data_and_a_net_of_ones_own():
     runs = script.compare(MAKERS, replace(SMALL, epochs=2, batch_size=50), seeds=[4])
     figure = script.draw(runs)
-    assert [line.get_label() for line in figure.axes[0].lines] == [f"{k}, lr=0.01" for k in MAKERS]
-    for label, line in zip(MAKERS, figure.axes[0].lines, strict=True):
+    lines = curves.named_lines(figure.axes[0])
+    assert [line.get_label() for line in lines] == list(MAKERS)
+    for label, line in zip(MAKERS, raw_lines(figure.axes[0]), strict=True):
         losses, _ = textbook_training(small_data(4)[0], SmallNet, MAKERS[label], mse_loss, 4, 2, 50)
         assert list(line.get_ydata()) == losses
 
@@ -144,7 +146,7 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
     assert sorted(path.name for path in workdir.iterdir()) == files
     rows = read_csv("losses.csv")
     for row, (label, run) in zip(out[1:5], script.compare(task=SHORT), strict=True):
-        assert parse_optimizer(label, settings.LR).call in " ".join(out[5:7])
+        assert parse_optimizer(label, settings.LR).call in " ".join(out[5:])
         told = [float(number) for number in row.split()[1:3]]
         assert told == pytest.approx(
             [run.final_losses.item(), run.held_out_losses.item()], rel=6e-4
@@ -178,20 +180,99 @@ def test_steps_to_target_average_an_epoch(four):
     assert script.steps_to(run, 1e-9).tolist() == [math.inf]
 
 
-def test_the_figure_shows_every_loss(four):
+def raw_lines(axes):
+    return [line for line in axes.lines if line.get_label() == style.once("each mini-batch")]
+
+
+def test_the_figure_shows_every_loss_behind_its_mean_over_an_epoch(four):
     figure = script.draw(four)
     (axes,) = figure.axes
-    for line, (label, run) in zip(axes.lines, four.items(), strict=True):
-        assert list(line.get_ydata()) == run.history(0)
-        assert list(line.get_xdata()) == list(range(1, len(run.losses) + 1))
-        assert to_hex(line.get_color()) == to_hex(style.COLORS[label])
-        assert line.get_label() == f"{label}, lr=0.01"
-    widths = [line.get_linewidth() for line in axes.lines]
-    assert widths == sorted(widths, reverse=True)  # the later ones do not hide the earlier
-    assert len(set(widths)) == 4
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Steps", "Loss")
+    every = zip(four.items(), raw_lines(axes), curves.named_lines(axes), strict=True)
+    for (label, run), raw, mean in every:
+        losses = run.history(0)
+        assert list(raw.get_ydata()) == losses
+        window = run.steps_per_epoch
+        means = [statistics.mean(losses[max(0, k - window) : k]) for k in range(1, len(losses) + 1)]
+        assert list(mean.get_ydata()) == pytest.approx(means)
+        for line in (raw, mean):
+            assert list(line.get_xdata()) == list(range(1, len(losses) + 1))
+            assert to_hex(line.get_color()) == to_hex(looks_of(four)[label]["color"])
+        assert raw.get_zorder() < mean.get_zorder()
+        assert raw.get_alpha() < 1
+        assert raw.get_linewidth() < mean.get_linewidth()
+        assert mean.get_label() == label
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Steps", "Mini-batch loss")
+    assert axes.get_ylim() == (0, 0.2)  # the tutorial's
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"{k}, lr=0.01" for k in four]
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == [*four, "each mini-batch", "off the axis"]
+    caption = "parabola, seed 81, batch size 32, lr 0.01, lines: means of 32 steps"
+    assert figure._supxlabel.get_text() == caption
+
+
+def test_how_many_steps_a_line_is_the_mean_of_can_be_chosen(four):
+    (axes,) = script.draw(four, smooth=1).axes
+    assert raw_lines(axes) == []
+    for line, run in zip(curves.named_lines(axes), four.values(), strict=True):
+        assert list(line.get_ydata()) == run.history(0)
+    (axes,) = script.draw(four, smooth=5).axes
+    mean = statistics.mean(four["SGD"].history(0)[95:100])
+    assert curves.named_lines(axes)[0].get_ydata()[99] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("x", "length", "name"),
+    [
+        ("steps", lambda run: 1, "Steps"),
+        ("epochs", lambda run: 1 / 32, "Epochs"),
+        ("seconds", lambda run: run.seconds / 384, "Seconds of training a net"),
+    ],
+)
+def test_losses_are_drawn_against_steps_epochs_or_seconds(x, length, name, four):
+    (axes,) = script.draw(four, x=x).axes
+    for line, run in zip(curves.named_lines(axes), four.values(), strict=True):
+        expected = [length(run) * step for step in range(1, 385)]
+        assert list(line.get_xdata()) == pytest.approx(expected)
+    assert axes.get_xlabel() == name
+
+
+def test_the_axis_of_losses_is_logarithmic_where_it_is_asked_for_before_or_after(four):
+    (asked,) = script.draw(four, log=True).axes
+    (later,) = script.draw(four).axes
+    later.set_yscale("log")
+    for axes in (asked, later):
+        low, high = axes.get_ylim()
+        for line in curves.named_lines(axes):
+            y = line.get_ydata()
+            assert axes.get_yscale() == "log"
+            assert ((low <= y) & (y <= high)).mean() > 0.95
+        assert high / low < 1e4
+
+
+def test_losses_after_each_epoch_are_in_figure_and_csv(workdir):
+    words = ["--held-out", "--seeds", "3", "--optimizers", "SGD", "Adam", "--csv", "a.csv"]
+    assert run_main(*words) == 0
+    seeds = range(settings.SEED, settings.SEED + 3)
+    two = {label: MAKERS[label] for label in ("SGD", "Adam")}
+    runs = dict(script.compare(two, SHORT, seeds, held_out=True))
+    rows = read_csv("a.csv")
+    assert list(rows[0]) == ["optimizer", "seed", "epoch", "loss", "held_out_loss"]
+    assert len(rows) == 2 * 3 * 2
+    for row in rows:
+        k, epoch = int(row["seed"]) - settings.SEED, int(row["epoch"]) - 1
+        epochs = runs[row["optimizer"]].epochs
+        assert float(row["loss"]) == epochs.losses[epoch, k]
+        assert float(row["held_out_loss"]) == epochs.held_out[epoch, k]
+    (axes,) = script.draw(runs, x="epochs").axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Epochs", "Held-out loss")
+    thin = [line for line in axes.lines if line.get_label() == style.once("training set")]
+    for line, other, run in zip(curves.named_lines(axes), thin, runs.values(), strict=True):
+        assert list(line.get_xdata()) == list(other.get_xdata()) == [1, 2]
+        assert list(line.get_ydata()) == run.epochs.held_out.median(1).values.tolist()
+        assert list(other.get_ydata()) == run.epochs.losses.median(1).values.tolist()
+        assert other.get_linewidth() < line.get_linewidth()
+    plain = dict(script.compare(two, SHORT, seeds))
+    assert torch.equal(plain["Adam"].losses, runs["Adam"].losses)  # nothing else changes
 
 
 def made_up(*histories, final=0.5):
@@ -206,15 +287,28 @@ def test_the_loss_axis_is_the_tutorials_or_what_the_curves_need():
         axes = script.draw({str(i): run for i, run in enumerate(runs)}).axes[0]
         return axes.get_yscale(), *axes.get_ylim()
 
-    assert limits(made_up([9, 9, 0.1, 0.1])) == ("linear", 0, 0.2)  # only the last epoch counts,
-    scale, low, high = limits(made_up([0.1, 0.1, 2, 4]), made_up([1.0, 1.0]))
-    assert (scale, low, high) == ("linear", 0, pytest.approx(3.6))  # by its median,
-    assert limits(made_up([5, 5, math.inf], final=math.inf)) == ("linear", 0, 0.2)  # if there is
+    assert limits(made_up([0.9, *[0.1] * 60])) == ("linear", 0, 0.2)  # nearly all of it is there
+    scale, low, high = limits(made_up([0.9] * 9))
+    assert scale == "linear"
+    assert 0.8 < low < 0.9 < high < 1  # nothing is near zero
+    scale, low, high = limits(made_up([2] * 9), made_up([0.5] * 9))
+    assert (scale, low, high) == ("linear", 0, pytest.approx(2.075))
+    scale, low, high = limits(made_up([9.0] * 9), made_up([0.5] * 9))
+    assert scale == "log"  # more than a decade
+    assert low < 0.5 < 9 < high
+    wild = made_up([0.1, 5, math.inf], final=math.inf)
+    assert limits(wild, made_up([0.1] * 9)) == ("linear", 0, 0.2)  # what diverges does not count,
+    assert limits(wild) == ("linear", pytest.approx(0.095), pytest.approx(0.105))  # but its start
     seeds = made_up([0.1, 0.1, 2, 2], [0.1, 0.1, 3, 3], [0.1, 0.1, math.inf, math.nan])
-    assert limits(seeds) == ("linear", 0, pytest.approx(3.6))  # one: over seeds, too,
+    scale, low, high = limits(seeds)  # the median of all seeds
+    assert high > 2
     scale, low, high = limits(made_up([0.1, 0.1]), made_up([1e-4, 1e-4]))
     assert scale == "log"  # or else the second would lie flat on the axis
-    assert low < 1e-4 < 0.2 < high
+    assert low < 1e-4 < 0.1 < high
+    scale, low, high = limits(made_up([1.0, -1.0, -2.0]))
+    assert scale == "linear"
+    assert low < -1.5  # the mean of the last two
+    assert high > 1
 
 
 def test_a_diverging_run_is_a_result(workdir, capsys):
@@ -303,9 +397,16 @@ def test_the_table_and_figure_of_many_seeds(workdir, capsys):
     assert "diverged" not in out[1]
     assert out[2].split()[1:4] == ["diverged", "diverged", "never"]
     assert "5 of 5 diverged, from step" in " ".join(out[2:4])
-    (line,) = script.draw(runs).axes[0].lines
-    expected = runs["SGD"].losses.median(1).values
-    torch.testing.assert_close(torch.tensor(line.get_ydata()), expected)
+    (axes,) = script.draw(runs).axes
+    (raw,), (mean,), (band,) = raw_lines(axes), curves.named_lines(axes), axes.collections
+    losses = runs["SGD"].losses
+    torch.testing.assert_close(torch.tensor(raw.get_ydata()), losses.median(1).values)
+    third = losses[1:3].mean(0)  # an epoch has two steps
+    assert mean.get_ydata()[2] == pytest.approx(third.median().item())
+    corners = band.get_paths()[0].vertices.tolist()
+    low, _, high = statistics.quantiles(third.tolist(), n=4, method="inclusive")
+    for y in (low, high):
+        assert any(corner == pytest.approx([3, y]) for corner in corners)
 
 
 def test_a_seed_that_diverges_ends_there(workdir):

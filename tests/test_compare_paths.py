@@ -67,7 +67,7 @@ def test_a_tuned_rate_is_found_used_and_told_and_a_named_rate_stays(workdir, cap
     assert re.search("^mine +0.125 ", out, re.MULTILINE)
     assert "In full: Adam=optimizers.Adam(); mine=optimizers.SGD(lr=0.125)\n" in out
     labels = [line.get_label() for line in script.draw(VALLEY, runs).axes[1].lines]
-    assert labels == [f"Adam, lr={lr:g}", "mine"]
+    assert labels == [f"Adam, lr={lr:.3g}", "mine, lr=0.125"]
 
 
 def test_the_target_is_a_height_above_the_minimum_wherever_that_lies():
@@ -133,7 +133,9 @@ def test_the_gallery_has_a_panel_per_surface(workdir, capsys):
     figure = script.draw_gallery(runs)
     assert [axes.get_title() for axes in figure.axes] == list(SURFACES)
     assert all(axes.collections for axes in figure.axes)  # contours
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(runs["bowl"])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:5] == list(runs["bowl"])
+    assert sorted(names[5:]) == ["end", "minimum", "saddle", "start"]
 
 
 def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):

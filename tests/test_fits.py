@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from lab.command_line.specs import parse_optimizers
-from lab.pictures import style
 from lab.pictures.fits import Curves, Maps, Regions, fit_for
+from lab.pictures.looks import looks_of
 from lab.training.runs import trainings_of
 
 import pytest
@@ -55,7 +55,7 @@ def test_fit_adds_the_data_and_each_nets_curve(workdir):
         x = torch.tensor(line.get_xdata()).reshape(-1, 1)
         assert x.min() == small_data(4)[0].tensors[0].min()
         torch.testing.assert_close(torch.tensor(line.get_ydata()), net(x).flatten().double())
-        assert to_hex(line.get_color()) == to_hex(style.colors_of(runs)[label])
+        assert to_hex(line.get_color()) == to_hex(looks_of(runs)[label]["color"])
 
 
 def test_fit_of_many_seeds_shows_the_median_curve():
@@ -94,7 +94,8 @@ def test_fit_of_classes_shows_the_regions_of_each_net(workdir):
 def test_fit_of_two_inputs_and_a_number_shows_maps_beside_the_data(workdir):
     task = replace(TASKS["terrain"], epochs=1)
     runs = dict(script.compare(parse_optimizers(["Adam"], lr=0.01), task, seeds=[4, 5]))
-    _, data, fit = script.draw(runs, fit=True).axes
+    _, data, fit, key = script.draw(runs, fit=True).axes
+    assert key.get_ylabel() == "y"  # what a colour means
     x, y = task.make_data(4)[0].tensors
     assert data.collections[0].get_array().tolist() == y.flatten().tolist()
     low, high = x.min(0).values, x.max(0).values

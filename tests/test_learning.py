@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from lab.command_line.specs import parse_optimizers
-from lab.pictures import learning
+from lab.pictures import curves, learning, style
 from lab.training.runs import trainings_of
 
 import pytest
@@ -111,8 +111,13 @@ def test_each_frame_shows_the_losses_and_the_curves_of_its_step():
         assert losses.get_window_extent().y1 < title.y0
         assert title.y1 < figure.legends[0].get_window_extent().y0
         assert losses.get_title() == f"Step {step}"
-        for line, run in zip(losses.lines, runs.values(), strict=True):
+        raw = [line for line in losses.lines if line.get_label() == style.once("each mini-batch")]
+        for line, run in zip(raw, runs.values(), strict=True):
             assert line.get_ydata().tolist() == run.history(0)[:step]
+            assert line.get_visible()
+        for line, run in zip(curves.named_lines(losses), runs.values(), strict=True):
+            means = curves.running_mean(run.losses, run.steps_per_epoch)[:step, 0]
+            assert line.get_ydata().tolist() == means.tolist()
             assert line.get_visible()
         for line, path in zip(fits.lines, states, strict=True):
             net = SmallNet()

@@ -2,6 +2,7 @@
 
 from lab.command_line.specs import parse_optimizers
 from lab.pictures import paths, style
+from lab.pictures.looks import looks_of
 from lab.training.descent import descents_at_each_lr
 
 import pytest
@@ -24,7 +25,7 @@ def test_the_figure_shows_paths_ends_and_losses():
     runs = dict(compare(VALLEY))
     left, right = paths.draw(VALLEY, runs).axes
     for i, (label, run) in enumerate(runs.items()):
-        color = to_hex(style.COLORS[label])
+        color = to_hex(looks_of(runs)[label]["color"])
         path = next(line for line in left.lines if len(line.get_xdata()) == 51
                     and to_hex(line.get_color()) == color)  # fmt: skip
         assert torch.equal(torch.tensor(path.get_xydata()), run.path)
@@ -44,7 +45,10 @@ def test_the_legend_names_each_path_with_its_rate():
     runs = dict(compare(VALLEY, {"a": sgd(lr=0.1), "b": sgd(lr=9.0)}, tune=["a"], steps=400))
     (legend,) = paths.draw(VALLEY, runs).legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == [f"a, lr={runs['a'].lr:.3g}", "b (diverged)"]
+    assert names[:2] == [f"a, lr={runs['a'].lr:.3g}", "b, lr=9 (diverged)"]
+    figure = paths.draw(VALLEY, {"a": runs["a"]})
+    assert figure.legends[0].get_texts()[0].get_text() == "a"
+    assert figure._supxlabel.get_text() == f"valley, 400 steps, lr {runs['a'].lr:.3g}"
 
 
 def test_contours_are_even_or_where_the_floor_is_flat_at_equal_ratios():
@@ -71,18 +75,31 @@ def test_the_contours_of_a_valley_have_a_line_on_its_floor():
         assert 0 < share < 0.15, name
 
 
-def test_what_leaves_for_far_away_is_drawn_ten_windows_away():
+def test_what_leaves_is_drawn_a_window_far_and_no_more_while_it_is_out_there():
     runs = dict(compare(VALLEY, {"away": sgd(lr=0.9)}, steps=40))
-    assert runs["away"].path[:, 1].abs().max() > 1000
+    path = runs["away"].path
+    assert path[:, 1].abs().max() > 1000
     left, right = paths.draw(VALLEY, runs).axes
-    drawn = torch.tensor(left.lines[1].get_ydata())
+    drawn = torch.tensor(left.lines[1].get_xydata())
     (_, (low, high)) = VALLEY.window
-    assert drawn.max() == pytest.approx(high + 10 * (high - low))
-    assert drawn.min() == pytest.approx(low - 10 * (high - low))
+    size = high - low
+    far = (path[:, 1] > high + size) | (path[:, 1] < low - size)
+    first = int(far.int().argmax())
+    assert torch.equal(drawn[:first], path[:first])
+    assert drawn[first, 1] in (low - size, high + size)
+    assert drawn[first + 1 :].isnan().all()  # or it would cover the window
+    dot = left.lines[2]
+    assert dot.get_markerfacecolor() == "none"
+    assert dot.get_ydata()[0] in (low, high)  # at the edge
     window = torch.tensor(VALLEY.window, dtype=torch.float64)
     top = VALLEY.formula(torch.cartesian_prod(*window)).max().item()
     assert max(right.lines[0].get_ydata()) == pytest.approx(10 * top)
-    assert right.get_ylim() == (pytest.approx(1e-8 * top), pytest.approx(2 * top))
+    assert right.get_ylim() == (
+        pytest.approx(0.5 * min(runs["away"].losses)),
+        pytest.approx(2 * top),
+    )
+    (mark,) = [line for line in right.lines if line.get_marker() == "^"]
+    assert runs["away"].losses[int(mark.get_xdata()[0])] > 2 * top
 
 
 def test_a_saddle_is_marked_and_its_losses_drawn_as_they_are():
@@ -153,9 +170,9 @@ def test_each_frame_draws_all_at_one_rate():
         for line, end, loss, run in zip(lines, ends, right.lines, descents.values(), strict=True):
             if lr < 1:
                 assert torch.equal(torch.tensor(line.get_xydata()), run.path)
+                assert end.get_xydata().tolist() == line.get_xydata()[-1:].tolist()
                 assert loss.get_ydata().tolist() == run.losses.tolist()
                 assert list(loss.get_xdata()) == list(range(10))
-            assert end.get_xydata().tolist() == line.get_xydata()[-1:].tolist()
-            assert torch.tensor(line.get_xydata()).abs().max() < 100
+            assert torch.tensor(line.get_xydata()).nan_to_num().abs().max() < 100
     assert animation.event_source.interval == 250
     assert len(list(animation.new_frame_seq())) == 3

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.output.main import run_main
+from lab.pictures.curves import named_lines
 
 import matplotlib.pyplot as plt
 import pytest
@@ -316,7 +317,7 @@ def test_a_loss_below_zero_is_in_sight_and_in_no_ratio(script, words, small_file
     panels = [] if script is compare_tasks else plt.gcf().axes[:2]
     for axes in panels:
         low, high = axes.get_ylim()
-        for line in axes.lines:
+        for line in named_lines(axes):
             values = torch.tensor(line.get_ydata(), dtype=torch.float64)
             values = values[values.isfinite()]
             assert not len(values) or low <= values.quantile(0.1) <= high

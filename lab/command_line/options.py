@@ -128,6 +128,17 @@ def add_seeds(parser: Parser, default: int) -> None:
     parser.add("--seeds", positive_int, default, text)
 
 
+def add_curves(parser: Parser) -> None:
+    """Add how losses are drawn."""
+    text = "losses over held-out and training data after each epoch, in the figure and the CSV"
+    parser.add_argument("--held-out", action="store_true", help=text)
+    parser.add_argument("--log", action="store_true", help="a logarithmic axis of losses")
+    text = "a line is the mean of the last N steps; 1: each by itself (default: those of an epoch)"
+    parser.add_argument("--smooth", type=positive_int, metavar="N", help=text)
+    text = "what losses are drawn against: steps (the default), epochs or seconds"
+    parser.add_argument("--x", choices=("steps", "epochs", "seconds"), default="steps", help=text)
+
+
 def seeds_of(options: argparse.Namespace) -> range:
     """Return the seeds that the options name."""
     return range(options.seed, options.seed + options.seeds)

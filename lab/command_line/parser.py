@@ -62,8 +62,8 @@ class Parser(argparse.ArgumentParser):
             "--style",
             type=style_type,
             metavar="NAME",
-            help="the look of the figure: dark, for dark slides, or a style sheet of matplotlib, "
-            "as ggplot, or a file of yours, as paper.mplstyle",
+            help="the look of the figure: paper (a column), slide, dark (for dark slides), a style "
+            "sheet of matplotlib, as ggplot, or a file of yours, as mine.mplstyle",
         )
         self.add_argument("--no-show", action="store_true", help="open no window")
 

@@ -233,8 +233,8 @@ def parse_task(text: str, turned_by: int | None = None) -> Task:
         if keyword not in known:
             hint = nearest(keyword, known) if known else ", and no other"
             raise ValueError(f"the data of {name} have no {keyword!r}{hint}")
-    if keywords:
-        task = replace(task, make_data=partial(task.make_data, **keywords))
+    make_data = partial(task.make_data, **keywords) if keywords else task.make_data
+    task = replace(task, make_data=make_data, name=text)
     return task if turned_by is None else turned_task(task, turned_by)
 
 

@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import lab.pictures
 from lab.outcome import describe, nearest
 from lab.pictures.animations import writer_for
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
+
+STYLES = Path(lab.pictures.__path__[0])  # where the style sheets are that come along
 
 
 def positive_int(text: str) -> int:
@@ -112,13 +115,14 @@ def folder_path(text: str) -> Path:
 
 
 def style_type(text: str) -> str:
-    """A style sheet that matplotlib knows, or the path of one."""
-    name = "dark_background" if text == "dark" else text
+    """A style sheet that comes along or that matplotlib knows, or the path of one."""
+    ours = {path.stem: str(path) for path in sorted(STYLES.glob("*.mplstyle"))}
+    name = ours.get(text, text)
     try:
         with plt.style.context(name):
             return name
     except (OSError, ValueError):
-        known = ["dark", *plt.style.available]
+        known = [*ours, *plt.style.available]
         hint = nearest(text, known)
         raise argparse.ArgumentTypeError(f"{text!r} is no style sheet and no file{hint}") from None
 

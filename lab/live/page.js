@@ -209,7 +209,7 @@ class LivePage {
 
   buildCards() {
     const { optimizers } = this.setting;
-    this.classColors = this.embedded.palette.slice(0, this.embedded.sizes.at(-1)).map(this.shade);
+    this.classColors = this.embedded.classColors.map(this.shade);
     this.colors = colorsOf(
       optimizers.map(({ label }) => label),
       this.embedded,

@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.command_line.specs import Spec, parse_optimizer
 from lab.output.files import whole_file
-from lab.pictures import style
+from lab.pictures import looks
 from lab.training.datasets import holds_tensors
 from lab.training.runs import Training, trainings_of
 from lab.training.train import train_all
@@ -112,10 +112,12 @@ class Page:
                 "seed": seed,
                 "seeds": seeds,
             },
-            "colors": {label: to_hex(color) for label, color in style.COLORS.items()},
-            "palette": [*map(to_hex, style.PALETTE)],
+            "colors": dict(zip(looks.NAMES, looks.PALETTE, strict=False)),
+            "palette": looks.PALETTE,
             "checks": [],
         }
+        classes = looks.class_colors(self.content["sizes"][-1])
+        self.content["classColors"] = [*map(to_hex, classes)]
         self.leave_out_seeds(at_least=seeds)
 
     def leave_out_seeds(self, at_least: int) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from lab.pictures import style
+from lab.pictures import curves
+from lab.pictures.looks import background_color, class_colors, looks_of
+from lab.pictures.style import once
 from lab.training.datasets import holds_tensors
 from lab.training.runs import Runs, Training
 from lab.training.statistics import quartiles
@@ -64,11 +66,10 @@ class Curves:
         (axes,) = panels
         x, y = data_of(runs)
         grid = torch.linspace(x.min(), x.max(), 200, device=x.device)
-        axes.scatter(x.cpu(), y.cpu(), s=4, color=style.background_color())
+        axes.scatter(x.cpu(), y.cpu(), s=4, color=background_color(), label=once("the data"))
         axes.set(xlabel="x", ylabel="y", ylim=axes.get_ylim())  # the data's, whatever a net does
-        for label, color in style.colors_of(runs).items():
-            bands = self.curve_of(runs[label], grid)
-            style.median_band(axes, grid.cpu(), bands, label, color, linewidth=2)
+        for label, look in looks_of(runs).items():
+            curves.median_band(axes, grid.cpu(), self.curve_of(runs[label], grid), label, look)
 
     def move(self, panels: Sequence[Axes], runs: Mapping[str, Runs]) -> None:
         (axes,) = panels
@@ -95,12 +96,13 @@ class Regions:
 
     def draw(self, panels: Sequence[Axes], runs: Mapping[str, Runs]) -> None:
         x, y = data_of(runs)
-        palette = ListedColormap(style.PALETTE[: int(y.max()) + 1])
+        palette = ListedColormap(class_colors(int(y.max()) + 1))
         look: dict[str, Any] = {"cmap": palette, "vmin": -0.5, "vmax": palette.N - 0.5}
         first, second = x.T.cpu()
         for axes, (label, run) in zip(panels, runs.items(), strict=True):
             draw_image(axes, x, self.classes_of(run, x), alpha=0.35, **look)
-            axes.scatter(first, second, c=y.flatten().cpu(), s=3, **look)
+            points = axes.scatter(first, second, c=y.flatten().cpu(), s=3, **look)
+            points.set_label(once("the data, on the class that the net gives"))
             axes.set(title=label)
 
     def move(self, panels: Sequence[Axes], runs: Mapping[str, Runs]) -> None:
@@ -127,7 +129,8 @@ class Maps:
         limits: dict[str, Any] = {"vmin": y.min().item(), "vmax": y.max().item()}
         first, second = x.T.cpu()
         real, *others = panels
-        real.tripcolor(first, second, y.flatten().cpu(), shading="gouraud", **limits)
+        heights = real.tripcolor(first, second, y.flatten().cpu(), shading="gouraud", **limits)
+        real.figure.colorbar(heights, ax=real, label="y")
         real.set(title="the data", xlabel="x₁", ylabel="x₂")
         for axes, (label, run) in zip(others, runs.items(), strict=True):
             draw_image(axes, x, self.heights_of(run, x), **limits)

@@ -77,7 +77,7 @@ def animate(
     def show(number: int) -> None:
         losses.title.set_text(f"Step {steps[number]}")
         for line, points in curves.items():
-            line.set_data(*points[: steps[number]].T)
+            line.set_data(*points[points[:, 0] <= steps[number]].T)
         fit.move(
             panels,
             {k: replace(run, nets=[], weights=weights[k][number]) for k, run in runs.items()},

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from lab.outcome import Progress, no_progress
-from lab.pictures import animations, style
+from lab.pictures import animations, curves, style
+from lab.pictures.looks import Look, background_color, ground_color, letter_color, looks_of
 from lab.training.descent import Descent, Window, lowest, values_in, window_around
 
 import numpy
@@ -35,59 +36,93 @@ def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
         levels = torch.logspace(math.log10(low), math.log10(high), 14)
     else:
         levels = torch.linspace(0, high, 12)[1:]
-    axes.contour(
-        x, y, height, levels=levels.tolist(), colors=[style.background_color()], linewidths=0.8
-    )
-    ink, ground = style.letter_color(), axes.get_facecolor()
+    axes.contour(x, y, height, levels=levels.tolist(), colors=[background_color()], linewidths=0.8)
+    alone: Look = {"linestyle": "none", "color": letter_color(), "markeredgecolor": ground_color()}
     for point in surface.minima:
-        axes.plot(*point, marker="*", markersize=15, color=ink, markeredgecolor=ground, zorder=3)
+        label = style.once("minimum")
+        axes.plot(*point, **alone, marker="*", markersize=15, zorder=3, label=label)
     if surface.saddle:
-        axes.plot(*surface.saddle, marker="X", markersize=9, color=ink, zorder=2)
+        label = style.once("saddle")
+        axes.plot(*surface.saddle, **alone, marker="X", markersize=11, zorder=2, label=label)
     axes.grid(visible=False)
     axes.set(xlabel="x", ylabel="y", xlim=window[0], ylim=window[1])
 
 
 def draw_paths(axes: Axes, runs: Mapping[str, Descent], window: Window) -> list[PathLines]:
-    """Draw each path with its steps, and a larger dot at its end; return both, per optimizer."""
-    colors = style.colors_of(runs)
+    """Draw each path with its steps, and a larger dot at its end; return both, per optimizer.
+
+    The dot of a path that ends outside the window is hollow, and at its edge.
+    """
     artists = []
-    for label, run in runs.items():
-        path = drawable_path(run, window)
-        (line,) = axes.plot(*path.T, color=colors[label], marker=".", markersize=4, linewidth=1.2)
-        (end,) = axes.plot(*path[-1:].T, color=colors[label], marker="o", markersize=8)
-        artists.append((line, end))
+    for label, look in looks_of(runs).items():
+        points, end = drawable_path(runs[label], window), end_in(runs[label], window)
+        (line,) = axes.plot(*points.T, **look | {"marker": ".", "markersize": 5})
+        alone = look | {"linestyle": "none", "marker": "o", "markersize": 8, "zorder": 2.9}
+        (dot,) = axes.plot(*end.unsqueeze(1), **alone, clip_on=False)
+        show_end(dot, runs[label], window)
+        artists.append((line, dot))
     start = next(iter(runs.values())).path[0]
-    axes.plot(*start, marker="s", markersize=7, color=style.letter_color(), zorder=2)
+    square: Look = {"linestyle": "none", "marker": "s", "markersize": 7, "color": letter_color()}
+    axes.plot(*start, **square, zorder=2.5, label=style.once("start"))
     return artists
 
 
-def drawable_path(run: Descent, window: Window) -> Tensor:
-    """Return the points of a path (n, 2), those at infinity ten windows away, and out of sight."""
+def show_end(dot: Line2D, run: Descent, window: Window) -> None:
+    """Move the dot to the end of a path; it is hollow where that is outside the window."""
+    end = end_in(run, window)
+    is_inside = torch.equal(end, run.path[-1])
+    dot.set_data(*end.unsqueeze(1))
+    dot.set_markerfacecolor(dot.get_color() if is_inside else "none")
+    dot.set_label(style.once("end" if is_inside else "end, outside"))
+
+
+def end_in(run: Descent, window: Window) -> Tensor:
+    """Return the end of a path (2,), or the point of the window that is nearest to it."""
     low, high = torch.tensor(window, dtype=torch.float64).T
-    far = 10 * (high - low)
-    return run.path[run.path.isfinite().all(1)].clamp(low - far, high + far)
+    return run.path[run.path.isfinite().all(1)][-1].clamp(low, high)
+
+
+def drawable_path(run: Descent, window: Window) -> Tensor:
+    """Return the points of a path (n, 2), those far outside at most a window away.
+
+    Between two of those there is nan, which is not drawn, or a path that jumps to and fro out there
+    would cover the window.
+    """
+    low, high = torch.tensor(window, dtype=torch.float64).T
+    path = run.path[run.path.isfinite().all(1)]
+    near = path.clamp(2 * low - high, 2 * high - low)
+    is_far = (near != path).any(1)
+    near[1:][is_far[1:] & is_far[:-1]] = math.nan
+    return near
 
 
 def draw_losses(
-    axes: Axes, runs: Mapping[str, Descent], surface: Surface, window: Window
+    axes: Axes,
+    runs: Mapping[str, Descent],
+    surface: Surface,
+    window: Window,
+    names: Mapping[str, str],
 ) -> list[Line2D]:
     """Draw each run's height above the minimum on a logarithmic axis; return the lines.
 
     A surface without a minimum has its plain loss drawn on a linear axis, within the window's.
+    Without names the axis has room for any run, down to 1e-8 of the window's height.
     """
     floor = lowest(surface)
     low, high = heights_in(window, surface)
-    colors = style.colors_of(runs)
     lines = []
-    for label, run in runs.items():
-        height = drawable_heights(run, surface, low, high)
-        lr = None if run.has_schedule else run.lr  # the panel below shows a schedule's
-        name = style.legend_label(label, lr, run.diverged_at is not None)
-        lines += axes.plot(height, color=colors[label], label=name)
+    for label, look in looks_of(runs).items():
+        height = drawable_heights(runs[label], surface, low, high)
+        lines += axes.plot(height, **look, label=names.get(label, label))
     axes.set(xlabel="Steps", ylabel="Loss", ylim=(low, high))
     if floor is not None:
         style.log_scale(axes.yaxis)
-        axes.set(ylabel="Loss above the minimum", ylim=(1e-8 * high, 2 * high))
+        heights = numpy.concatenate([line.get_ydata() for line in lines])
+        heights = heights[heights > 0] if names else numpy.array([0, 2 * high])
+        low = max(1e-8 * high, heights.min(initial=high) / 2)
+        axes.set(ylabel="Loss above the minimum", ylim=(low, min(2 * high, 2 * heights.max())))
+    if names:
+        curves.mark_edges(axes)
     draw_lr_histories(axes, runs)
     return lines
 
@@ -111,7 +146,7 @@ def draw_lr_histories(axes: Axes, runs: Mapping[str, Descent], xlabel: str = "")
         known = {
             label: [lr for lr in run.lr_history if lr is not None] for label, run in runs.items()
         }
-        style.draw_lrs(axes, known, style.colors_of(runs), xlabel)
+        curves.draw_lrs(axes, known, looks_of(runs), xlabel)
 
 
 def draw(
@@ -124,16 +159,39 @@ def draw(
 
 
 def draw_race(
-    surface: Surface, runs: Mapping[str, Descent], start: Point | None = None
+    surface: Surface,
+    runs: Mapping[str, Descent],
+    start: Point | None = None,
+    of_many: bool = False,
 ) -> tuple[Figure, list[tuple[Line2D, Line2D, Line2D]]]:
-    """Return the figure of `draw`, and for each run the (path, end, loss) lines in it."""
+    """Return the figure of `draw`, and for each run the (path, end, loss) lines in it.
+
+    The figure `of_many` races has room for any, and says nothing of this one.
+    """
     figure, (left, right) = style.new_figure(2)
     window = window_around(surface, start)
     draw_contours(left, surface, window)
     paths = draw_paths(left, runs, window)
-    losses = draw_losses(right, runs, surface, window)
-    style.legend(figure, losses)
+    names, rate = names_of(runs)
+    losses = draw_losses(right, runs, surface, window, {} if of_many else names)
+    known = (name for name, one in SURFACES.items() if one[1:] == surface[1:])
+    words = next(known, ""), f"{steps_of(runs)} steps", "" if of_many else rate
+    style.legend(figure, losses, ", ".join(filter(None, words)))
     return figure, [(*pair, loss) for pair, loss in zip(paths, losses, strict=True)]
+
+
+def names_of(runs: Mapping[str, Descent]) -> tuple[dict[str, str], str]:
+    """Return each label with its learning rate, or the rate that all share: see curves.py."""
+    lrs: dict[str, float | None] = {}
+    for label, run in runs.items():
+        lrs[label] = None if run.has_schedule else next(iter(run.lr_history), None)
+    lost = [label for label, run in runs.items() if run.diverged_at is not None]
+    return curves.names_with_rates(lrs, lost)
+
+
+def steps_of(runs: Mapping[str, Descent]) -> int:
+    """Return the steps of the longest path."""
+    return max(len(run.path) for run in runs.values()) - 1
 
 
 def draw_gallery(
@@ -151,7 +209,8 @@ def draw_gallery(
             line.set_label(label)
             lines.setdefault(label, line)
         draw_lr_histories(axes, descents, "Steps")
-    style.legend(figure, list(lines.values()))
+    n_steps = max(map(steps_of, runs.values()))
+    style.legend(figure, list(lines.values()), f"{n_steps} steps; x to the right, y upwards")
     return figure
 
 
@@ -192,17 +251,17 @@ def animate_lrs(
     `runs` maps each rate to what `draw` takes.
     """
     lrs, each = list(runs), list(runs.values())
-    figure, racers = draw_race(surface, each[0], start)
+    figure, racers = draw_race(surface, each[0], start, of_many=True)
     window = window_around(surface, start)
     low, high = heights_in(window, surface)
-    title = figure.axes[0].set_title(f"lr = {lrs[-1]:g}", fontsize=22, y=1.0)
+    title = figure.axes[0].set_title(f"lr = {lrs[-1]:g}", fontsize="xx-large", y=1.0)
 
     def show(number: int) -> None:
         title.set_text(f"lr = {lrs[number]:g}")
         for (path, end, loss), run in zip(racers, each[number].values(), strict=True):
-            points, heights = drawable_path(run, window), drawable_heights(run, surface, low, high)
-            path.set_data(*points.T)
-            end.set_data(*points[-1:].T)
+            heights = drawable_heights(run, surface, low, high)
+            path.set_data(*drawable_path(run, window).T)
+            show_end(end, run, window)
             loss.set_data(range(len(heights)), heights)
 
     moving = [title, *(line for racer in racers for line in racer)]

@@ -1,211 +1,281 @@
-"""How every figure looks: panels, colours, axes, legends."""
+"""How every figure is laid out: panels, logarithmic axes, a legend, and letters that fit.
+
+What a style sheet sets is obeyed: size, letters, widths of lines, colours.
+"""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
+
+from lab.pictures.looks import caption_color, letter_color
 
 import matplotlib.pyplot as plt
 import numpy
-from matplotlib import color_sequences, font_manager
+from matplotlib import font_manager, rcParamsDefault
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, NullLocator
-from torch import Tensor
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullLocator
 
-# Ten colours that people with any colour vision can tell apart (Petroff 2021, arXiv:2107.02270).
-Color: TypeAlias = tuple[float, float, float]
-PALETTE: list[Color] = [to_rgb(color) for color in color_sequences["petroff10"]]
+ONCE = "_once: "  # before the label of what the legend names once for all, in the letters' colour
+MIN_PANEL = 20, 15  # the width and height of a panel, in letters
 
-# The same optimizer has the same colour in every figure. Those whose curves come to lie on each
-# other, RMSprop's and Adam's, differ in lightness too, for prints in grey.
-COLORS = dict(zip(("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), PALETTE, strict=False))
-COLORS |= {"Momentum 0.5": PALETTE[6], "Momentum 0.9": COLORS["Momentum"]}
+
+# ---------------------------------------------------------------- panels
 
 
 def new_figure(n_panels: int = 1, n_rows: int | None = None) -> tuple[Figure, list[Axes]]:
-    """Return a figure in our style and its panels, row by row: at most four in a row."""
-    n_rows = n_rows or -(-n_panels // 4)
+    """Return a figure and its panels, row by row: at most four in a row, or as many as have room.
+
+    Where they do not fill the rows, the first one is wider.
+    """
+    letter = plt.rcParams["font.size"] / 72
+    own_size = plt.rcParams["figure.figsize"]
+    width, height = own_size
+    in_a_row = max(1, min(4, int(width / (MIN_PANEL[0] * letter))))
+    if own_size == rcParamsDefault["figure.figsize"]:
+        in_a_row = 4
+    n_rows = max(n_rows or 1, -(-n_panels // in_a_row))
     n_columns = -(-n_panels // n_rows)
-    width = 7 if n_panels == 1 else 11 if n_columns == 2 else 4 * n_columns
-    figure, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(width, 4.5 if n_rows == 1 else 3.7 * n_rows),
-        layout="constrained",
-        squeeze=False,
-    )
-    panels, others = list(grid.flat)[:n_panels], list(grid.flat)[n_panels:]
-    for panel in others:
-        panel.remove()
+    if own_size == rcParamsDefault["figure.figsize"]:
+        width = 7 if n_columns == 1 else 11 if n_columns == 2 else 4 * n_columns
+        height = 4.5 if n_rows == 1 else 3.7 * n_rows
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    make_room(figure, n_rows, MIN_PANEL[1])
+    grid = figure.add_gridspec(n_rows, n_columns)
+    spare = n_rows * n_columns - n_panels
+    panels = [figure.add_subplot(grid[0, : 1 + spare])]
+    panels += [figure.add_subplot(grid[divmod(spare + k, n_columns)]) for k in range(1, n_panels)]
     for panel in panels:
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
+        without_frame(panel)
     return figure, panels
 
 
-def letter_color() -> str:
-    """Return the colour of letters: black, or as the style sheet has it."""
-    return plt.rcParams["text.color"]
+def make_room(figure: Figure | SubFigure, n_rows: int, letters: int) -> None:
+    """Make a figure higher if need be, that each row is as high as so many letters."""
+    height = n_rows * letters * plt.rcParams["font.size"] / 72
+    if isinstance(figure, Figure):
+        figure.set_figheight(max(figure.get_figheight(), height))
 
 
-def background_color() -> Color:
-    """Return a colour near that of the ground, for what lies behind."""
-    ground, letters = (to_rgb(plt.rcParams[name]) for name in ("axes.facecolor", "text.color"))
-    red, green, blue = (0.83 * a + 0.17 * b for a, b in zip(ground, letters, strict=True))
-    return red, green, blue
+def without_frame(axes: Axes) -> None:
+    """Give a panel a faint grid, and no frame above or to the right."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def colors_of(labels: Iterable[str]) -> dict[str, Color]:
-    """Return a colour for each label: its own, or else one that no label here has.
-
-    Colours that belong to no optimizer are given out first.
-    """
-    labels = list(labels)
-    own: dict[str, Color] = {}
-    for label in labels:
-        color = COLORS.get(label.removesuffix("()"))
-        if color and color not in own.values():
-            own[label] = color
-    free = [color for color in PALETTE if color not in own.values()] or PALETTE
-    free = sorted(free, key=list(COLORS.values()).__contains__)
-    others = [label for label in labels if label not in own]
-    given = {label: free[i % len(free)] for i, label in enumerate(others)}
-    return {label: (own | given)[label] for label in labels}
+# ---------------------------------------------------------------- logarithmic axes
 
 
-def log_scale(axis: Axis, subs: Sequence[int] = (1,)) -> None:
-    """Make an axis logarithmic, with plain numbers at its ticks: `subs` times powers of ten.
+class LogTicks(LogLocator):
+    """As many of 1, 2 and 5 times the powers of ten as have room; plain ticks within a decade."""
 
-    It stays linear where nothing drawn so far is above zero.
-    """
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        assert isinstance(self.axis, Axis)
+        is_wide = isinstance(self.axis, XAxis)
+        room = max(2, int(self.axis.get_tick_space() * (0.6 if is_wide else 1)))
+        if not 0 < vmin < vmax or vmax / vmin < 10:
+            return MaxNLocator(min(room, 6), steps=[1, 2, 5, 10]).tick_values(vmin, vmax)
+        for subs in ((1.0, 2.0, 5.0), (1.0,)):
+            self.set_params(subs=subs, numticks=room)
+            ticks = numpy.asarray(super().tick_values(vmin, vmax))
+            if 2 <= ((vmin <= ticks) & (ticks <= vmax)).sum() <= room:
+                break
+        return ticks
+
+
+class PlainNumbers(Formatter):
+    """Plain numbers where all of the axis has plain ones, or else powers of ten."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        assert isinstance(self.axis, Axis)
+        low, high = sorted(self.axis.get_view_interval())
+        if x == 0 or (low > 5e-5 and high < 2e5):
+            return f"{x:g}"
+        digits, _, exponent = f"{x:.0e}".partition("e")
+        factor = "" if digits == "1" else rf"{digits}\times"
+        return f"${factor}10^{{{int(exponent)}}}$"
+
+
+def log_scale(axis: Axis) -> None:
+    """Make an axis logarithmic. It stays linear where nothing drawn so far is above zero."""
     if not axis.get_minpos() < float("inf"):
         return
     set_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     set_scale("log", nonpositive="mask")
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter("{x:g}")
+    axis.set_major_locator(LogTicks())
+    axis.set_major_formatter(PlainNumbers())
     axis.set_minor_locator(NullLocator())  # drawing them would take longer than all the rest
 
 
-def median_band(
-    axes: Axes,
-    x: Sequence[float] | Tensor,
-    quartiles: Tensor,
-    label: str,
-    color: Color,
-    linewidth: float = 1.5,
-) -> None:
-    """Draw the median and a band between the quartiles: `quartiles` (3, n) over x (n,)."""
-    low, median, high = quartiles.clamp(max=1e30)  # infinity, out of sight
-    axes.plot(x, median, label=label, color=color, linewidth=linewidth)
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+# ---------------------------------------------------------------- legend and letters
 
 
-def legend_label(label: str, lr: float | None, diverged: bool = False) -> str:
-    """Return what the legend says of an optimizer: with its rate, unless the label names it."""
-    rate = "" if lr is None or "lr=" in label else f", lr={lr:.3g}"
-    return f"{label}{rate}{' (diverged)' if diverged else ''}"
+def once(words: str) -> str:
+    """Return the label of what the legend names once for all lines, as a band or a mark."""
+    return ONCE + words
 
 
-def widths(n_lines: int) -> list[float]:
-    """Return line widths for curves that may lie on each other: each later one is thinner."""
-    return [0.8 + 0.7 * (n_lines - 1 - i) / max(1, n_lines - 1) for i in range(n_lines)]
+def legend(figure: Figure, lines: Sequence[Line2D], caption: str = "") -> None:
+    """Name the lines, and all that has a label of `once`, above the panels; the caption is below.
 
-
-def draw_lrs(
-    axes: Axes,
-    lr_histories: Mapping[str, Sequence[float]],
-    colors: Mapping[str, Color],
-    xlabel: str = "",
-    lengths: Mapping[str, float] | None = None,
-) -> None:
-    """Draw learning rates in a slim panel below `axes`, which takes over its axis of steps.
-
-    `lr_histories` maps a label to the learning rate at each step. With an `xlabel`, the panel has
-    an axis of its own; a step is so long as `lengths` says, by default 1.
+    This is the last thing to draw: all letters are made to fit, and have a font for Chinese. Where
+    the legend takes more than a third of the height, the figure grows.
     """
-    place = axes.get_subplotspec()
-    assert place is not None  # a panel of new_figure
-    places = place.subgridspec(2, 1, height_ratios=(4, 1))
-    axes.set_subplotspec(places[0])
-    panel = axes.figure.add_subplot(places[1], sharex=None if xlabel else axes)
-    panel.grid(alpha=0.3)
-    panel.spines[["top", "right"]].set_visible(False)
-    for (label, values), width in zip(lr_histories.items(), widths(len(lr_histories)), strict=True):
-        length = (lengths or {}).get(label, 1)
-        steps = [length * step for step in range(1, len(values) + 1)]
-        panel.plot(steps, values, color=colors[label], linewidth=width, drawstyle="steps-pre")
-    highest = [max(values) for values in lr_histories.values() if values]
-    if highest and max(highest) > 30 * min(highest):
-        log_scale(panel.yaxis)
-    else:
-        panel.set_ylim(bottom=0)
-    panel.set(xlabel=xlabel or axes.get_xlabel(), ylabel="lr")
-    if not xlabel:
-        axes.tick_params(labelbottom=False)
-        axes.set_xlabel("")
-
-
-def limit_losses(axes: Axes, top: float, ends: Sequence[float]) -> None:
-    """Limit the axis of losses: from 0 to `top`, or as far as the highest of the ends needs.
-
-    Where the lowest end would lie flat on it, the axis is logarithmic instead. Losses that go below
-    zero are drawn whole.
-    """
-    if any(end < 0 for end in ends):
-        show_whole(
-            axes, [value for line in axes.lines for value in numpy.asarray(line.get_ydata())]
+    labels = [str(line.get_label()).replace("$", r"\$") for line in lines]  # no formulas
+    for words, key in keys_of(figure).items():
+        lines, labels = [*lines, key], [*labels, words]  # type: ignore[list-item]
+    families = families_for(figure, [*labels, caption])
+    width = figure.get_figwidth()
+    taken = 0.0
+    if caption:
+        size = 0.85 * points("legend.fontsize")
+        text = figure.supxlabel(
+            caption, x=0.006, ha="left", size=size, color=caption_color(), family=families
         )
-        return
-    top = max(top, 1.2 * max(ends, default=0))
-    lowest = min((end for end in ends if end > 0), default=top)
-    if lowest < top / 50:
-        log_scale(axes.yaxis, subs=(1, 2, 5))
-        axes.set_ylim(lowest / 3, 10 * top)
-    else:
-        axes.set_ylim(0, top)
+        wrap(text, 0.97 * width)
+        taken = inches(text)[1]
+    if labels:
+        size, n_columns, height = room_for(figure, labels, families)
+        key = figure.legend(
+            lines,
+            labels,
+            loc="outside upper left",
+            ncols=n_columns,
+            frameon=False,
+            prop=FontProperties(family=families, size=size),
+            handlelength=HANDLE,
+            columnspacing=BETWEEN,
+        )
+        taken += height
+    figure.set_figheight(max(figure.get_figheight(), taken + 2 / 3 * figure.get_figheight()))
+    fit_letters(figure, taken)
 
 
-def show_whole(axes: Axes, losses: Iterable[float]) -> None:
-    """Limit the axis of losses to all that are finite, on a linear scale."""
-    finite = [loss for loss in losses if abs(loss) < 1e29]
-    low, high = min(finite), max(finite)
-    room = 0.05 * (high - low or 1)
-    axes.set_yscale("linear")
-    axes.set_ylim(low - room, high + room)
+HANDLE, BETWEEN, AROUND = 2.6, 1.4, 1.2  # of a legend, in its letters
 
 
-def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
-    """Name the lines above the panels, where the legend covers nothing.
+def room_for(
+    figure: Figure, labels: Sequence[str], families: list[str]
+) -> tuple[float, int, float]:
+    """Return the size of letters, the columns and the height of a legend that fits the width.
 
-    The letters of a wide figure, which is shown smaller, are larger. This is the last thing to
-    draw: it gives a font to all that is written in Chinese.
+    The letters of a wide figure, which is shown smaller, are larger; those of a label that is
+    wider than the figure are smaller.
     """
     width = figure.get_figwidth()
-    size = plt.rcParams["font.size"] * max(1, width / 11)
-    labels = [str(line.get_label()).replace("$", r"\$") for line in lines]  # no formulas
-    key = figure.legend(
-        lines,
-        labels,
-        loc="outside upper left",
-        ncols=legend_columns([width_of(label) for label in labels], 10 * width / size),
-        frameon=False,
-        fontsize=size,
-        handlelength=1.5,
-        columnspacing=1.5,
-    )
-    for line in key.get_lines():
-        line.set_linewidth(max(2.5, line.get_linewidth()))  # seen from the back row
-    texts = [text for text in figure.findobj(Text) if is_chinese(text.get_text())]
-    if texts:
+    is_free = plt.rcParams["figure.figsize"] == rcParamsDefault["figure.figsize"]
+    size = points("legend.fontsize") * (max(1, width / 11) if is_free else 1)
+    probe = Text(figure=figure, size=size, family=families)
+    lengths = []
+    for label in labels:
+        probe.set_text(label)
+        lengths.append(inches(probe)[0])
+    letter = size / 72
+    widest = max(lengths) + (HANDLE + 0.8 + AROUND + 1) * letter
+    shrink = min(1, width / widest)
+    columns = columns_that_fit([shrink * x for x in lengths], width, shrink * letter)
+    n_rows = -(-len(labels) // columns)
+    return shrink * size, columns, (1.7 * n_rows + AROUND) * shrink * letter
+
+
+def columns_that_fit(lengths: Sequence[float], width: float, letter: float) -> int:
+    """Return how many columns a legend of labels so long may have, all in inches."""
+    for n_columns in range(len(lengths), 1, -1):
+        parts = numpy.array_split(lengths, n_columns)  # as matplotlib does
+        each = sum(max(part) + (HANDLE + 0.8 + BETWEEN) * letter for part in parts)
+        if each + (AROUND + 1 - BETWEEN) * letter <= width:
+            return n_columns
+    return 1
+
+
+def keys_of(figure: Figure) -> dict[str, Artist]:
+    """Return a key for each label of `once`, in the colour of letters."""
+    keys: dict[str, Artist] = {}
+    for artist in figure.findobj(lambda artist: str(artist.get_label()).startswith(ONCE)):
+        words = str(artist.get_label()).removeprefix(ONCE)
+        if words not in keys:
+            ink = letter_color()
+            if isinstance(artist, Line2D):
+                keys[words] = line = Line2D([], [])
+                line.update_from(artist)
+                line.set(color=ink)
+                if line.get_markerfacecolor() != "none":
+                    line.set_markerfacecolor(ink)
+            elif isinstance(artist, PathCollection):
+                (shape, *_) = artist.get_paths()
+                side = max(4, artist.get_sizes().max() ** 0.5)
+                style: Any = {"marker": shape, "markersize": side, "linestyle": "none"}
+                keys[words] = Line2D([], [], **style, color=ink)
+            else:
+                keys[words] = Patch(facecolor=ink, alpha=0.25, linewidth=0)
+    return keys
+
+
+def fit_letters(figure: Figure, taken: float) -> None:
+    """Make titles and the names of axes smaller where they are longer than their panel.
+
+    Legend and caption take so many inches of the height.
+    """
+    width, height = figure.get_size_inches()
+    for axes in figure.axes:
+        place = axes.get_subplotspec()
+        if place is None:
+            continue
+        box = place.get_position(figure)
+        wide, high = box.width / 0.775 * width, box.height / 0.77 * (height - taken)
+        for text, room in (
+            (axes.title, 0.85 * wide),
+            (axes.xaxis.label, 0.85 * wide),
+            (axes.yaxis.label, 0.8 * high - points("font.size") / 72),
+        ):
+            if text.get_text():
+                length = max(inches(text)) if text is axes.yaxis.label else inches(text)[0]
+                text.set_fontsize(text.get_fontsize() * min(1, room / length))
+
+
+def inches(text: Text) -> tuple[float, float]:
+    """Return how wide and how high a text is drawn."""
+    box = text.get_window_extent()
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+def points(name: str) -> float:
+    """Return the size of letters that a setting of matplotlib has."""
+    return FontProperties(size=plt.rcParams[name]).get_size_in_points()
+
+
+def wrap(text: Text, width: float) -> None:
+    """Break a text into lines no wider than `width` inches."""
+    words = text.get_text()
+    share = width / max(inches(text)[0], width)
+    while share < 1 and inches(text)[0] > width and share > 0.05:
+        text.set_text("\n".join(textwrap.wrap(words, max(1, int(share * len(words))))))
+        share *= 0.9
+
+
+# ---------------------------------------------------------------- Chinese
+
+
+def families_for(figure: Figure, texts: Iterable[str]) -> list[str]:
+    """Return the font families, with one for Chinese, which all of the figure gets, if need be."""
+    families = list(plt.rcParams["font.family"])
+    drawn = [text for text in figure.findobj(Text) if is_chinese(text.get_text())]
+    if drawn or any(map(is_chinese, texts)):
         families = chinese_families()
-        for text in texts:
+        for text in drawn:
             text.set_fontfamily(families)
+    return families
 
 
 def is_chinese(text: str) -> bool:
@@ -234,14 +304,5 @@ def chinese_families() -> list[str]:
     for path in sorted(font_manager.findSystemFonts()):
         if CJK_FONTS.search(Path(path).name):
             font_manager.fontManager.addfont(path)
-            return [*families, font_manager.FontProperties(fname=path).get_name()]
+            return [*families, FontProperties(fname=path).get_name()]
     return families
-
-
-def legend_columns(lengths: Sequence[int], inches: float) -> int:
-    """Return how many columns a legend of labels so long may have, to fit into the width."""
-    for columns in range(len(lengths), 1, -1):
-        each = numpy.array_split(lengths, columns)  # as matplotlib does
-        if sum(max(column) + 6 for column in each) <= 12 * inches:
-            return columns
-    return 1
