@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
 from lab.outcome import Outcome
@@ -304,6 +305,34 @@ def test_every_table_fits(width, labels):
             ]
             for line in [fitted.head, *fitted.line(cells, "diverged at step 12").splitlines()]:
                 assert letters(line) <= width, line
+
+
+def test_the_order_in_which_columns_go_is_that_of_the_page():
+    order = {
+        1: {"seconds", "lr", "ms/epoch"},
+        2: {"steps", "at default lr"},
+        3: {"loss"},
+        4: {"good rates"},
+    }
+    for columns in columns_of_all(LABELS):
+        for column in columns:
+            if column.goes:
+                assert column.title.split(" to ")[0] in order[column.goes], column.title
+    page = (Path(__file__).parents[1] / "docs/tables.md").read_text()
+    said = " ".join(page.split())
+    assert (
+        "first seconds, lr and ms/epoch, then steps and at default lr, then loss, then good rates"
+        in said
+    )
+
+
+def test_each_column_of_each_script_is_explained_in_both_languages():
+    titles = {column.title for columns in columns_of_all(LABELS) for column in columns}
+    titles = {title.split(" to ")[0] for title in titles} - {"task", "method"}
+    for name in ("tables.md", "tables.zh-CN.md"):
+        page = (Path(__file__).parents[1] / "docs" / name).read_text(encoding="utf-8")
+        rows = re.findall(r"^\| ([^|]*) \|", page, re.MULTILINE)
+        assert titles <= {row.split(" to ")[0] for row in rows}, name
 
 
 def test_at_80_columns_the_usual_tables_lack_nothing_but_seconds():
