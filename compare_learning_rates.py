@@ -1,8 +1,8 @@
 """Which optimizer at which learning rate? Train each at every rate of a grid, over many seeds.
 
-A seed is the data and the first weights; all optimizers share them. Rates are chosen, and
-optimizers compared, by the loss on data held out. Where the best rate lies at an end of the grid,
-the grid grows.
+A seed is the data and the first weights; all optimizers share them. Some seeds choose the rates, by
+the loss on data held out; others judge each optimizer at its own. Where the best rate lies at an
+end of the grid, the grid grows.
 """
 
 import math
@@ -14,17 +14,19 @@ from typing import Any
 from lab.command_line.options import (
     add_batch_size,
     add_jobs,
+    add_judges,
     add_lr_range,
     add_optimizers,
-    add_seeds,
     add_target,
     add_task,
+    judges_of,
     seeds_of,
 )
 from lab.command_line.parser import Parser
 from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_task
 from lab.outcome import ProgressOf, show_none
+from lab.output.in_words import pairs_in_words
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_columns
@@ -35,21 +37,16 @@ from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
-from lab.training.runs import trainings_of
-from lab.training.statistics import (
-    describe_test,
-    quartiles,
-    seeds_needed,
-    steps_to_target,
-    told_apart,
-)
+from lab.training.statistics import quartiles, steps_to_target
 from lab.training.sweeps import (
     GOOD_WITHIN,
     MAX_GROWTH_DECADES,
     Sweep,
+    choose_and_judge,
+    grid_and_judges,
     learning_rates,
-    sweep,
 )
+from lab.training.verdicts import EQUAL, describe_test, seeds_needed, verdicts
 
 import torch
 from matplotlib.axes import Axes
@@ -61,7 +58,7 @@ from tasks import TASKS, Task
 
 LR_RANGE = 1e-4, 1.0
 LR_COUNT = 9
-SEEDS = 10
+SEEDS, JUDGES = 10, 40
 
 EXAMPLES = """\
   python compare_learning_rates.py --seeds 100
@@ -69,7 +66,7 @@ EXAMPLES = """\
   python compare_learning_rates.py --optimizers Adam homework.MyAdam
   python compare_learning_rates.py --task rare_words"""
 
-CSV_HEADER = ("optimizer", "lr", "seed", "final_loss", "held_out_loss")
+CSV_HEADER = ("optimizer", "lr", "seed", "stage", "final_loss", "held_out_loss")
 
 
 def compare(
@@ -77,6 +74,7 @@ def compare(
     task: Task = TASKS[TASK],
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
+    judges: Iterable[int] = range(SEED + SEEDS, SEED + SEEDS + JUDGES),
     progress: ProgressOf = show_none,
     crew: Crew | None = None,
 ) -> Iterator[tuple[str, Sweep]]:
@@ -90,25 +88,24 @@ def compare(
             print(label, result.best_lr, result.median)
     """
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
-    trainings = trainings_of(task, seeds, lrs or learning_rates(*LR_RANGE, LR_COUNT))
+    lrs = lrs or learning_rates(*LR_RANGE, LR_COUNT)
+    trainings = grid_and_judges(task, seeds, lrs, judges)
     jobs = {label: Job(task, trainings, optimizers[label]) for label in optimizers}
-    sweeps = (crew or Crew()).each(sweep, jobs, progress)
-    yield from ((label, Sweep(runs)) for label, runs in sweeps)
+    yield from (crew or Crew()).each(choose_and_judge, jobs, progress)
 
 
 # ---------------------------------------------------------------- what the numbers say
 
 
-def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
+def conclusions(sweeps: Mapping[str, Sweep], equal: float = EQUAL) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
     lost = [label for label, result in sweeps.items() if result.diverged]
     sentences = [f"{label} diverged at every rate." for label in lost]
     sweeps = {label: result for label, result in sweeps.items() if label not in lost}
-    losses = {label: result.cross_validated_losses() for label, result in sweeps.items()}
-    n_seeds = min(map(len, losses.values()), default=0)
-    if len(losses) > 1 and n_seeds > 1:
-        sentences.append(ties_in_words({k: v[:n_seeds] for k, v in losses.items()}))
-    if len(losses) > 1 and n_seeds > 1:
+    judged = {label: result for label, result in sweeps.items() if result.judged}
+    if len(judged) > 1:
+        sentences += verdicts_in_words(judged, equal)
+    if len(sweeps) > 1 and len(next(iter(sweeps.values())).seeds) > 1:
         sentences += forgiving_in_words(sweeps)
     sentences += flattery_in_words(sweeps)
     if ends := [label for label, result in sweeps.items() if result.edge]:
@@ -124,20 +121,26 @@ def conclusions(sweeps: Mapping[str, Sweep]) -> list[str]:
     return sentences
 
 
-def ties_in_words(losses: Mapping[str, Tensor]) -> str:
-    """Return which pairs cannot be told apart, given each one's losses, paired (seeds,)."""
-    n_seeds = len(next(iter(losses.values())))
-    if n_seeds < (needed := seeds_needed(len(losses))):
-        return (
-            f"Whether any two differ is not known: {n_seeds} seeds are too few for a test, "
-            f"{needed} would do."
-        )
-    apart = told_apart(losses)
-    ties = "; ".join(f"{a} and {b}" for (a, b), differ in apart.items() if not differ)
-    return (
-        f"No significant difference, each at its best rate ({n_seeds} seeds): {ties or 'none'} "
-        f"({describe_test(len(losses))})."
-    )
+def verdicts_in_words(sweeps: Mapping[str, Sweep], equal: float) -> list[str]:
+    """Return what the judges say of each two: of their losses, and of a metric beside these."""
+    losses = {k: r.judged.held_out_losses for k, r in sweeps.items() if r.judged}
+    n_judges, n_pairs = len(next(iter(losses.values()))), math.comb(len(losses), 2)
+    if n_judges < (needed := seeds_needed(n_pairs)):
+        return [f"Nothing is known: {n_judges} judges are too few for a test; {needed} would do."]
+    sentences = [
+        f"At the best rates, over {n_judges} seeds that chose none ({describe_test(n_pairs)}):",
+        *pairs_in_words(verdicts(losses, equal), equal),
+    ]
+    runs = next(iter(sweeps.values())).runs
+    if metric := runs.trainings[0].metric(runs.task):
+        values = {label: result.measured(metric) for label, result in sweeps.items()}
+        name, more = metric.name, "higher"
+        if metric.chances:  # an accuracy: what is right says less than what is wrong
+            name, more = "share of errors", "worse"
+            values = {label: 1 - value for label, value in values.items()}
+        found = verdicts(values, equal, as_factors=False)
+        sentences += [f"By the {name}:", *pairs_in_words(found, equal, more)]
+    return sentences
 
 
 def forgiving_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
@@ -163,7 +166,9 @@ def flattery_in_words(sweeps: Mapping[str, Sweep]) -> list[str]:
     """Return how much better the losses look on the seeds that chose the rates, if they do."""
     gains = {}
     for label, result in sweeps.items():
-        honest = quartiles(result.cross_validated_losses())[1].item()
+        if not result.judged:
+            continue
+        honest = quartiles(result.judged.held_out_losses)[1].item()
         flattered = result.median[result.best].item()
         if math.isfinite(honest) and honest > 1.01 * flattered > 0:
             gains[label] = 1 - flattered / honest
@@ -226,7 +231,7 @@ def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     """Draw the loss against steps of each optimizer at its own best rate."""
     looks = looks_of(sweeps)
     for label, result in sweeps.items():
-        losses = result.losses[:, result.best]
+        losses = result.losses_at_best()
         steps = range(1, len(losses) + 1)
         name = curves.legend_label(label, result.best_lr)
         curves.draw_history(axes, steps, losses, result.runs.steps_per_epoch, name, looks[label])
@@ -253,7 +258,7 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
 
 def steps_to(result: Sweep, target: float) -> Tensor:
     """Return after how many steps the loss is below the target at the best rate, or infinity."""
-    histories = result.losses[:, result.best].T
+    histories = result.losses_at_best().T
     window = result.runs.steps_per_epoch
     return torch.tensor([steps_to_target(history, target, window) for history in histories])
 
@@ -266,12 +271,16 @@ def columns_of(
         *name_columns(optimizers),
         Column("best lr", ">8", lambda label, r: None if r.diverged else r.best_lr, ".3g"),
         Column(
-            "loss", QUARTILES, lambda label, r: r.final_losses[r.best], infinite="diverged", goes=3
+            "loss",
+            QUARTILES,
+            lambda label, r: r.final_losses_at_best(),
+            infinite="diverged",
+            goes=3,
         ),
         Column(
             "held-out loss",
             QUARTILES,
-            lambda label, r: r.cross_validated_losses(),
+            lambda label, r: r.judged_losses,
             infinite="diverged",
         ),
         Column("good rates", ">18", lambda label, r: r.good_lrs(), ".3g", goes=4),
@@ -285,7 +294,7 @@ def columns_of(
         columns.append(
             Column(title, STEPS, lambda label, r: steps_to(r, target), ".0f", "never", goes=2)
         )
-    columns.append(Column("seconds", ">7", lambda label, r: r.runs.seconds, ".2f", goes=1))
+    columns.append(Column("seconds", ">7", lambda label, r: r.seconds, ".2f", goes=1))
     return columns
 
 
@@ -300,7 +309,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_learning_rates.png")
     add_optimizers(parser, OPTIMIZERS, "the tutorial's four")
     add_lr_range(parser, *LR_RANGE, LR_COUNT)
-    add_seeds(parser, SEEDS)
+    add_judges(parser, JUDGES, SEEDS)
     add_task(parser)
     add_batch_size(parser)
     add_target(parser)
@@ -322,23 +331,15 @@ def main(argv: list[str] | None = None) -> int:
     report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     sweeps = {}
     with open_crew(options.jobs, options.dask, options.keep) as crew:
-        comparison = compare(optimizers, task, lrs, seeds_of(options), report.progress, crew)
+        seeds, judges = seeds_of(options), judges_of(options)
+        comparison = compare(optimizers, task, lrs, seeds, judges, report.progress, crew)
         for label, result in report.collect(comparison):
             sweeps[label] = result
             report.row(label, result)
     report.explain(optimizers, constant_guess(task, training))
-    report.conclude(partial(conclusions, sweeps))
+    report.conclude(partial(conclusions, sweeps, options.equal))
 
-    losses = (
-        (label, training.lr, training.seed, *both)
-        for label, result in sweeps.items()
-        for training, *both in zip(
-            result.runs.trainings,
-            result.runs.final_losses.tolist(),
-            result.runs.held_out_losses.tolist(),
-            strict=True,
-        )
-    )
+    losses = ((label, *row) for label, result in sweeps.items() for row in result.rows())
     return report.save(partial(draw, sweeps), CSV_HEADER, losses)
 
 

@@ -1,8 +1,8 @@
 """Which optimizer on which kind of problem? Train each on every task, at its own best rate.
 
-Rates are chosen and optimizers compared by the loss on data held out, over several seeds, each
-judged at the rate that the other half of the seeds chose. Where the best rate lies at an end of
-the grid, the grid grows.
+A few seeds choose each one's rate, by the loss on data held out; many others judge it there. Of
+each two it is said whether one is worse, and by how much, whether they are equal, or that it is not
+known. Where the best rate lies at an end of the grid, the grid grows.
 """
 
 import math
@@ -13,39 +13,35 @@ from typing import Any, NamedTuple
 
 from lab.command_line.options import (
     add_jobs,
+    add_judges,
     add_lr_range,
     add_optimizers,
-    add_seeds,
     add_tasks,
+    judges_of,
     seeds_of,
 )
 from lab.command_line.parser import Parser
 from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_tasks
 from lab.outcome import Outcome, ProgressOf, show_none
+from lab.output.in_words import amount, within
 from lab.output.main import run_main
 from lab.output.report import Report
-from lab.output.table import NUMBER, QUARTILES, Column, as_numbers, name_width
+from lab.output.table import NUMBER, QUARTILES, Column, as_numbers, in_digits, name_width
 from lab.pictures import curves, style
 from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
 from lab.training.jobs import TaskResult, try_rates
-from lab.training.runs import trainings_of
-from lab.training.statistics import (
-    describe_test,
-    quartiles,
-    seeds_needed,
-    told_apart,
-)
-from lab.training.sweeps import SweepSummary, learning_rates
+from lab.training.statistics import quartiles
+from lab.training.sweeps import SweepSummary, grid_and_judges, learning_rates
+from lab.training.verdicts import EQUAL, Verdict, describe_test, seeds_needed, verdicts
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import pad
 
 from settings import SEED
 from tasks import TASKS, Task
@@ -61,7 +57,7 @@ OPTIMIZERS = {
 }
 LR_RANGE = 1e-4, 3.16228
 LR_COUNT = 10
-SEEDS = 10
+SEEDS, JUDGES = 10, 40
 
 EXAMPLES = """\
   python compare_tasks.py --csv tasks.csv
@@ -69,7 +65,7 @@ EXAMPLES = """\
   python compare_tasks.py --optimizers Adam Lion=homework.Lion
   python compare_tasks.py --dask tcp://HOST:8786"""
 
-CSV_HEADER = ("task", "optimizer", "lr", "seed", "final_loss", "held_out_loss")
+CSV_HEADER = ("task", "optimizer", "lr", "seed", "stage", "final_loss", "held_out_loss")
 
 
 class Place(NamedTuple):
@@ -87,21 +83,24 @@ def compare(
     tasks: Mapping[str, Task] = TASKS,
     lrs: Iterable[float] | None = None,
     seeds: Iterable[int] = range(SEED, SEED + SEEDS),
+    judges: Iterable[int] = range(SEED + SEEDS, SEED + SEEDS + JUDGES),
     progress: ProgressOf = show_none,
     crew: Crew | None = None,
 ) -> Iterator[tuple[Place, TaskResult]]:
     """Train every optimizer on every task; yield (Place, TaskResult) of each as it is done.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, `tasks` a name to a
-    Task: this script's seven, and all of tasks.py, by default. A `crew` may train by other
-    processes, and keep what is trained.
+    Task: this script's seven, and all of tasks.py, by default. The `seeds` choose a rate, and the
+    `judges`, other seeds, are trained at that. A `crew` may train by other processes, and keep what
+    is trained.
 
         results = dict(compare({"Adam": torch.optim.Adam}, {"mine": my_task}))
         results["mine", "Adam"].sweep.best_lr
     """
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
-    lrs, seeds = tuple(lrs or learning_rates(*LR_RANGE, LR_COUNT)), tuple(seeds)
-    trainings = {name: trainings_of(task, seeds, lrs) for name, task in tasks.items()}
+    lrs = tuple(lrs or learning_rates(*LR_RANGE, LR_COUNT))
+    seeds, judges = tuple(seeds), tuple(judges)
+    trainings = {name: grid_and_judges(task, seeds, lrs, judges) for name, task in tasks.items()}
     jobs = {
         Place(name, label): Job(task, trainings[name], make_optimizer)
         for name, task in tasks.items()
@@ -116,25 +115,26 @@ def compare(
 class Table:
     """The results as tables: a row a task, a column an optimizer.
 
-    `medians` and `ratios` (tasks, optimizers) are of the held-out loss at each one's best rate; the
-    ratios to the row's best. Infinite where most seeds diverged, nan where there is no result, and
-    so are the ratios of a row whose best is not above 0.
+    `losses` are those of the judges, held out, and `medians` (tasks, optimizers) their medians.
+    `best` names the best of each task, and `ratios` (tasks, optimizers) says how many times its
+    loss one typically has. They are infinite where most seeds diverged, nan where there is no
+    result, and of tasks with losses that are not above 0 there are no ratios.
     """
 
-    def __init__(self, results: Mapping[Place, Outcome]):
+    def __init__(self, results: Mapping[Place, Outcome], equal: float = EQUAL):
+        self.equal = equal
         self.tasks = list(dict.fromkeys(place.task for place in results))
         self.optimizers = list(dict.fromkeys(place.optimizer for place in results))
-        self.results = {
-            place: result for place, result in trained(results).items() if not result.error
-        }
-        self.losses = {
-            place: result.sweep.cross_validated_losses() for place, result in self.results.items()
-        }
+        self.results: dict[Place, TaskResult] = {}
+        self.losses: dict[Place, Tensor] = {}
+        for place, result in trained(results).items():
+            if not result.error and result.sweep.judged:
+                self.results[place] = result
+                self.losses[place] = result.sweep.judged.held_out_losses
         self.medians = self.of(lambda place: quartiles(self.losses[place])[1].item())
-        best = pad(self.medians.nan_to_num(math.inf, math.inf), (0, 1), value=math.inf)
-        best = best.min(1, keepdim=True).values
-        best = best.masked_fill(best <= 0, math.nan)
-        self.ratios = (self.medians / best).masked_fill(best.isinf() & ~self.medians.isnan(), 1)
+        self.found = {task: verdicts(self.row_losses(task), equal) for task in self.tasks}
+        self.best = {task: self.best_of(task) for task in self.tasks}
+        self.ratios = self.of(self.ratio)
 
     def of(self, value: Callable[[Place], float]) -> Tensor:
         """Return a value of each place (tasks, optimizers); nan where there is no result."""
@@ -148,25 +148,47 @@ class Table:
     def row(self, task: str) -> list[Place]:
         return [Place(task, label) for label in self.optimizers]
 
-    def best_of(self, task: str) -> list[str]:
-        """Return the best optimizer on a task, and those that cannot be told apart from it."""
-        losses = {
+    def row_losses(self, task: str) -> dict[str, Tensor]:
+        """Return the judges' losses of each optimizer that has some."""
+        return {
             place.optimizer: self.losses[place] for place in self.row(task) if place in self.losses
         }
-        medians = {label: quartiles(values)[1].item() for label, values in losses.items()}
-        best = min(medians, key=lambda label: medians[label], default=None)
-        apart = told_apart(losses)
-        differ = {
-            label for pair, differs in apart.items() if differs and best in pair for label in pair
-        }
-        return [label for label in losses if label == best or label not in differ]
+
+    def best_of(self, task: str) -> str | None:
+        """Return the optimizer with the lowest median of those that are worse than no other."""
+        losses, found = self.row_losses(task), self.found[task]
+        worse = {a for (a, _), verdict in found.items() if verdict.word == "worse"}
+        medians = {label: quartiles(each)[1].item() for label, each in losses.items()}
+        return min(losses, key=lambda label: (label in worse, medians[label]), default=None)
+
+    def verdict(self, place: Place) -> Verdict | None:
+        """Return what is known of an optimizer beside the best of its task, unless it is that."""
+        return self.found[place.task].get((place.optimizer, self.best[place.task] or ""))
+
+    def word(self, place: Place) -> str:
+        """Return "best", "worse", "equal" or "not known"."""
+        verdict = self.verdict(place)
+        if not verdict:
+            return "best"
+        return "not known" if verdict.word == "better" else verdict.word
+
+    def ratio(self, place: Place) -> float:
+        """Return how many times the loss of the best of its task an optimizer has."""
+        if not (self.losses[place] > 0).all():
+            return math.nan
+        verdict = self.verdict(place)
+        if not verdict:
+            factors = [each.is_factor for each in self.found[place.task].values()]
+            return 1.0 if all(factors) else math.nan
+        return verdict.typical if verdict.is_factor else math.nan
 
     def complete(self) -> "Table":
         """Return the table of those tasks on which all optimizers have a result."""
         tasks = [
             task for task in self.tasks if all(place in self.results for place in self.row(task))
         ]
-        return Table({place: r for place, r in self.results.items() if place.task in tasks})
+        results = {place: r for place, r in self.results.items() if place.task in tasks}
+        return Table(results, self.equal)
 
 
 def trained(results: Mapping[Place, Outcome]) -> dict[Place, TaskResult]:
@@ -174,48 +196,94 @@ def trained(results: Mapping[Place, Outcome]) -> dict[Place, TaskResult]:
     return {place: r for place, r in results.items() if isinstance(r, TaskResult)}
 
 
-def conclusions(results: Mapping[Place, Outcome]) -> list[str]:
+def conclusions(results: Mapping[Place, Outcome], equal: float = EQUAL) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
     lost = [str(place) for place, result in trained(results).items() if result.sweep.diverged]
     sentences = [f"At every rate diverged: {', '.join(lost)}."] if lost else []
-    table = Table(results).complete()
+    table = Table(results, equal).complete()
     if len(table.optimizers) < 2 or not table.tasks:
         return sentences
-    sentences.append(best_in_words(table))
-    ratios = table.ratios[~table.ratios.isnan().any(1)]
-    if len(ratios):
-        sentences += [worst_case_in_words(table), rates_in_words(table)]
+    sentences += verdicts_in_words(table)
+    if not table.ratios.isnan().all():
+        sentences += [costs_in_words(table), rates_in_words(table)]
     return [*sentences, *defaults_in_words(table)]
 
 
-def best_in_words(table: Table) -> str:
-    """Return on how many tasks each optimizer is best, or not to be told apart from the best."""
+def verdicts_in_words(table: Table) -> list[str]:
+    """Return on how many tasks each optimizer is best or equal to it, worse, or not known."""
     n_seeds = min(map(len, table.losses.values()))
-    if n_seeds < (needed := seeds_needed(len(table.optimizers))):
-        return f"{n_seeds} seeds are too few to tell any two apart; {needed} would do."
-    best = [label for task in table.tasks for label in table.best_of(task)]
-    counts = {label: best.count(label) for label in table.optimizers}
-    ranked = sorted(counts, key=lambda label: -counts[label])
+    n_pairs = math.comb(len(table.optimizers), 2)
+    if n_seeds < (needed := seeds_needed(n_pairs)):
+        return [f"Nothing is known: {n_seeds} judges are too few for a test; {needed} would do."]
+    sentences = [
+        f"Beside the best of each of {len(table.tasks)} tasks, judged by {n_seeds} seeds that "
+        f"chose no rate ({describe_test(n_pairs)}, for each task):"
+    ]
+    for label in table.optimizers:
+        places = [Place(task, label) for task in table.tasks]
+        words = [table.word(place) for place in places]
+        good, worse = words.count("best") + words.count("equal"), words.count("worse")
+        sentence = f"{label} is best or {within(table.equal)} on {good}, worse on {worse}"
+        by = {
+            place: verdict
+            for place in places
+            if table.word(place) == "worse" and (verdict := table.verdict(place))
+            if verdict.is_factor
+        }
+        if by:
+            most = max(by, key=lambda place: by[place].typical)
+            sentence += f" (at most {amount(by[most])}, on {most.task})"
+        sentences.append(f"{sentence}, not known on {words.count('not known')}.")
+    return [*sentences, *unknown_in_words(table)]
+
+
+def unknown_in_words(table: Table) -> list[str]:
+    """Return which cells are not known, and about how many seeds would settle them."""
+    needed = {
+        place: verdict.seeds or math.inf
+        for place in table.results
+        if table.word(place) == "not known" and (verdict := table.verdict(place))
+    }
+    if not needed:
+        return []
+    each = ", ".join(
+        f"{place} ({n:.0f})" if n < math.inf else str(place)
+        for place, n in sorted(needed.items(), key=lambda item: item[1])
+    )
+    return [
+        f"Not known: {len(needed)} of {len(table.results)}. So many judges, about, would settle "
+        f"them, by the spread seen: {each}."
+    ]
+
+
+def costs_in_words(table: Table) -> str:
+    """Return what it costs to take one optimizer for all tasks, and how sure that is."""
+    ratios = table.ratios[~table.ratios.isnan().any(1)]
+    means, lows, highs = costs(ratios).tolist()
+    ranked = sorted(range(len(means)), key=lambda k: means[k])
+    each = ", ".join(
+        f"{table.optimizers[k]} {factor_in_words(means[k])} [{lows[k]:.3g}, {highs[k]:.3g}]"
+        for k in ranked
+    )
     return (
-        f"Best, or not to be told apart from the best, of {len(table.tasks)} in all: "
-        f"{', '.join(f'{label} on {counts[label]}' for label in ranked)} "
-        f"(over {n_seeds} seeds; {describe_test(len(table.optimizers))}, for each task)."
+        f"Always to take one costs, against the best of each task, as a geometric mean over "
+        f"{len(ratios)} tasks [95 %, by a bootstrap over the tasks]: {each}."
     )
 
 
-def worst_case_in_words(table: Table) -> str:
-    """Return which optimizer loses least in its worst case, and what choosing would still gain."""
-    worst, where = table.ratios.nan_to_num(1).max(0)
-    k = int(worst.argmin())
-    label, task = table.optimizers[k], table.tasks[int(where[k])]
-    if worst[k] == 1:
-        return f"{label} ends lowest on every task."
-    gain = 1 - 1 / table.ratios[:, k].nanquantile(0.5).item()
-    return (
-        f"{label} loses least in its worst case: {factor_in_words(worst[k].item())} the best loss, "
-        f"on {task}. To choose the best of all {len(table.optimizers)} for each task instead would "
-        f"lower its loss by {gain:.0%}, as a median over tasks."
+def costs(ratios: Tensor, n_samples: int = 10_000) -> Tensor:
+    """Return the geometric means of (tasks, optimizers), and the ends of 95 % intervals (3, ...).
+
+    They tell how much it matters which tasks there are: each sample draws as many of them again,
+    with replacement. Efron, "Bootstrap methods: another look at the jackknife", Annals of
+    Statistics 7, 1979.
+    """
+    logs = ratios.log().clamp(max=1e6)  # a mean with infinity in it stays beyond any float
+    drawn = torch.randint(
+        len(logs), (n_samples, len(logs)), generator=torch.Generator().manual_seed(SEED)
     )
+    ends = logs[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=logs.dtype), dim=0)
+    return torch.cat([logs.mean(0, keepdim=True), ends]).exp()
 
 
 def rates_in_words(table: Table) -> str:
@@ -281,51 +349,65 @@ def profile(ratios: Tensor, factors: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the figure
 
 DARKEST = 100.0  # times the best loss of a task
+MARKS = {"best": "★", "equal": "=", "worse": "", "not known": "?"}
 
 
-def draw(results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]]) -> Figure:
+def draw(
+    results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]], equal: float = EQUAL
+) -> Figure:
     """Return the figure of what `compare` yields: a table as a picture, performance profiles."""
-    table = Table(dict(results))
-    figure, (left, right) = style.new_figure(2)
-    width, height = 8 + 1.1 * len(table.optimizers), max(4, 2 + 0.36 * len(table.tasks))
-    draw_table(left, table)
-    draw_profiles(right, table.complete())
-    height += draw_schedules(right, table)
-    figure.set_size_inches(width, height)
-    if right.lines:
-        style.legend(figure, right.lines)
+    table = Table(dict(results), equal)
+    figure, (upper, lower) = style.new_figure(2, n_rows=2)
+    width, height = 3 + 1.15 * len(table.optimizers), 1.6 + 0.5 * len(table.tasks)
+    draw_table(upper, table)
+    draw_profiles(lower, table.complete())
+    below = 3.2 + draw_schedules(lower, table)
+    grid = upper.get_gridspec()
+    assert grid
+    grid.set_height_ratios((height, below))
+    figure.set_size_inches(max(7, width), height + below)
+    if lower.lines:
+        style.legend(figure, lower.lines)
     return figure
 
 
 def draw_table(axes: Axes, table: Table) -> None:
-    """Draw each median loss on a ground that is darker the more times the row's best it is.
+    """Draw each median loss, how many times the best's it is, and what is known of that.
 
-    Those that cannot be told apart from the best of their row have a dot.
+    The ground is darker the more times that is.
     """
     shades = table.ratios.nan_to_num(1, DARKEST).clamp(1, DARKEST).log10()
     highest = math.log10(DARKEST)
     image = axes.imshow(shades.numpy(), cmap="Blues", vmin=0, vmax=1.2 * highest, aspect="auto")
     for i, task in enumerate(table.tasks):
-        best = table.best_of(task)
-        for k, label in enumerate(table.optimizers):
-            loss = table.medians[i, k].item()
-            text = "" if math.isnan(loss) else "diverged" if math.isinf(loss) else f"{loss:.3g}"
-            dot = "● " if label in best else ""
-            color = "white" if shades[i, k] > 0.6 * highest else "black"
-            axes.text(k, i, dot + text, ha="center", va="center", fontsize=9, color=color)
+        for k, place in enumerate(table.row(task)):
+            if place in table.results:
+                is_dark = shades[i, k] > 0.6 * highest
+                draw_cell(axes, k, i, table, place, "white" if is_dark else "black")
     axes.set_xticks(range(len(table.optimizers)), table.optimizers)
     axes.set_yticks(range(len(table.tasks)), table.tasks)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.grid(visible=False)
     axes.set_frame_on(False)
     axes.set(
-        xlabel="Held-out loss at the best rate. Darker: more times the row's best.\n"
-        "●: not to be told apart from the best"
+        xlabel="Held-out loss at the best rate, and how many times the row's best it is\n"
+        f"★ best   = {within(table.equal)}   ? not known   no mark: worse"
     )
     key = axes.figure.colorbar(image, ax=axes, pad=0.01)
     key.set_ticks([0, 1, 2], labels=["1×", "10×", "100×"])
     key.ax.set_ylim(0, highest)
     key.ax.spines["outline"].set_visible(False)
+
+
+def draw_cell(axes: Axes, x: int, y: int, table: Table, place: Place, color: str) -> None:
+    """Write a cell: its mark, the loss, and below it the ratio."""
+    loss, ratio = quartiles(table.losses[place])[1].item(), table.ratio(place)
+    text = "diverged" if math.isinf(loss) else in_digits(loss, 3)
+    if math.isfinite(ratio):
+        text += f"\n{ratio:.0f}×" if ratio >= 100 else f"\n{in_digits(ratio, 3)}×"
+    axes.text(x + 0.08, y, text, ha="center", va="center", fontsize=9, color=color)
+    mark = MARKS[table.word(place)]
+    axes.text(x - 0.36, y, mark, ha="center", va="center", fontsize=15, weight="bold", color=color)
 
 
 def draw_profiles(axes: Axes, table: Table) -> None:
@@ -389,7 +471,7 @@ def columns_of(tasks: Iterable[str], optimizers: Iterable[str]) -> list[Column[P
         Column(
             "held-out loss",
             QUARTILES,
-            cell_of(lambda r: r.sweep.cross_validated_losses()),
+            cell_of(lambda r: r.sweep.judged_losses),
             infinite="diverged",
         ),
         Column(
@@ -420,7 +502,7 @@ def make_parser() -> Parser:
     add_tasks(parser)
     add_optimizers(parser, OPTIMIZERS, "seven, with PyTorch's own defaults")
     add_lr_range(parser, *LR_RANGE, LR_COUNT)
-    add_seeds(parser, SEEDS)
+    add_judges(parser, JUDGES, SEEDS)
     add_jobs(parser)
     return parser
 
@@ -443,24 +525,18 @@ def main(argv: list[str] | None = None) -> int:
         words = f"--tasks {' '.join(options.tasks)}"
         columns = columns_of(tasks, optimizers)
         report = Report(options.output, options.csv, columns, task=words)
-        comparison = compare(optimizers, named, lrs, seeds_of(options), report.progress, crew)
+        seeds, judges = seeds_of(options), judges_of(options)
+        comparison = compare(optimizers, named, lrs, seeds, judges, report.progress, crew)
         for place, result in report.collect(comparison):
             results[place] = result
             report.row(place, result)
     report.explain(optimizers)
 
-    report.conclude(partial(conclusions, results))
+    report.conclude(partial(conclusions, results, options.equal))
     losses = (
-        (*place, lr, seed, final, held_out)
-        for place, result in trained(results).items()
-        for lr, *both in zip(
-            result.sweep.lrs, result.sweep.final_losses, result.sweep.held_out_losses, strict=True
-        )
-        for seed, final, held_out in zip(
-            result.sweep.seeds, *(values.tolist() for values in both), strict=True
-        )
+        (*place, *row) for place, result in trained(results).items() for row in result.sweep.rows()
     )
-    return report.save(partial(draw, results), CSV_HEADER, losses)
+    return report.save(partial(draw, results, options.equal), CSV_HEADER, losses)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ from lab.training.way import MAX_PARAMETERS
 
 from tasks import Task
 
-USUAL = {"samples": 1000, "seeds": 10, "lr_count": 10, "epochs": 10, "steps": 50, "jobs": 64}
+USUAL = {
+    "samples": 1000,
+    "seeds": 10,
+    "judges": 40,
+    "lr_count": 10,
+    "epochs": 10,
+    "steps": 50,
+    "jobs": 64,
+}
 LOADER_BYTES_PER_SAMPLE = 100  # while one is served: a loader's lists
 TRAINING_BYTES = 20_000  # of each training, beside
 KEPT_BYTES = 4  # of each parameter, as trained with each optimizer; and once more, while joined
@@ -46,7 +54,8 @@ def check_memory_of_task(
     steps = task.epochs
     if hasattr(options, "batch_size"):
         steps *= math.ceil(n_samples / task.batch_size)
-    n_trainings = n_seeds * getattr(options, "lr_count", 1)
+    n_judges = getattr(options, "judges", 0)
+    n_trainings = n_seeds * getattr(options, "lr_count", 1) + n_judges
     n_optimizers = len(getattr(options, "optimizers", [""]))
     losses = BYTES_PER_STEP * steps * n_optimizers
     kept = KEPT_BYTES * (n_optimizers + 1) * n_parameters
@@ -55,7 +64,7 @@ def check_memory_of_task(
     n_jobs = 1 if getattr(options, "dask", None) else getattr(options, "jobs", 1)
     n_jobs = min(n_jobs, n_trainings * n_optimizers)
     copies = 1 if n_jobs == 1 else 1 + n_jobs
-    data = max(LOADER_BYTES_PER_SAMPLE, sample_bytes) * n_samples * n_seeds * copies
+    data = max(LOADER_BYTES_PER_SAMPLE, sample_bytes) * n_samples * (n_seeds + n_judges) * copies
     nets = n_trainings * (TRAINING_BYTES + kept + losses) + TRAINED_BYTES * at_once * n_jobs
     check_memory(options, data + nets, n_samples)
 

@@ -14,6 +14,7 @@ from lab.command_line.types import (
     positive_float,
     positive_int,
 )
+from lab.training.verdicts import EQUAL
 
 from settings import LR, OPTIMIZERS, TASK
 from tasks import TASKS
@@ -137,6 +138,22 @@ def add_curves(parser: Parser) -> None:
     parser.add_argument("--smooth", type=positive_int, metavar="N", help=text)
     text = "what losses are drawn against: steps (the default), epochs or seconds"
     parser.add_argument("--x", choices=("steps", "epochs", "seconds"), default="steps", help=text)
+
+
+def add_judges(parser: Parser, default: int, choosing: int) -> None:
+    """Add how many seeds choose the rates, how many others judge, and what is equal."""
+    text = "at each rate, how many times to train, each time from another seed: these choose a rate"
+    parser.add("--seeds", positive_int, choosing, text)
+    text = "how many other seeds judge the optimizers, each at the rate that was chosen"
+    parser.add("--judges", positive_int, default, text)
+    text = "the share by which two losses may differ and be called equal"
+    parser.add("--equal", positive_float, EQUAL, text)
+
+
+def judges_of(options: argparse.Namespace) -> range:
+    """Return the seeds that judge: those after the ones that choose."""
+    first = options.seed + options.seeds
+    return range(first, first + options.judges)
 
 
 def seeds_of(options: argparse.Namespace) -> range:

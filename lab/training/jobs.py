@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from lab.outcome import Outcome, Progress, no_progress
 from lab.training.adapt import MakeOptimizer
 from lab.training.runs import Training
-from lab.training.sweeps import Sweep, SweepSummary, sweep
+from lab.training.sweeps import SweepSummary, choose_and_judge
 from lab.training.train import Alone, train_all
 
 from torch import Tensor
@@ -33,19 +33,18 @@ def try_rates(
     progress: Progress = no_progress,
     crew: Alone | None = None,
 ) -> TaskResult:
-    """Train them all, as `sweep` does, and from every seed at the optimizer's own rate, too."""
-    runs = sweep(task, trainings, make_optimizer, progress, crew)
-    swept = Sweep(runs)
+    """Train them all, as `choose_and_judge` does, and each seed at the optimizer's own rate."""
+    swept = choose_and_judge(task, trainings, make_optimizer, progress, crew)
     result = TaskResult(
-        error=runs.error,
-        stopped=runs.note,
-        remarks=runs.remarks,
+        error=swept.error,
+        stopped=swept.note,
+        remarks=swept.remarks,
         sweep=swept.summary(),
         default_lr=default_lr_of(make_optimizer),
         lr_history=swept.lr_history(),
-        seconds=runs.seconds,
+        seconds=swept.seconds,
     )
-    if runs.error or result.default_lr is None:
+    if swept.error or result.default_lr is None:
         return result
     if result.default_lr in swept.lrs:
         result.default_losses = swept.held_out_losses[swept.lrs.index(result.default_lr)]

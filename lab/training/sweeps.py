@@ -1,14 +1,14 @@
 """One optimizer at many learning rates: the grid, how it grows, and the best lr in it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lab.outcome import Outcome, Progress, no_progress
 from lab.training.adapt import MakeOptimizer
 from lab.training.metrics import Metric
-from lab.training.runs import Runs, Training, joined
+from lab.training.runs import Runs, Training, joined, trainings_of
 from lab.training.statistics import quartiles
 from lab.training.train import Alone, train_all
 
@@ -41,13 +41,32 @@ def six_digits(lr: float) -> float:
 
 
 @dataclass
+class Judged:
+    """The losses of one optimizer at the learning rate that other seeds chose."""
+
+    seeds: list[int]
+    final_losses: Tensor  # (seeds,), over the training set; infinite where a run diverged
+    held_out_losses: Tensor  # (seeds,), likewise
+
+
+@dataclass
 class SweepSummary:
-    """The losses of one optimizer by learning rate and seed. Learning rates are judged held out."""
+    """The losses of one optimizer by learning rate and seed. They choose a rate, by those held out.
+
+    Judged are those of other seeds, at that rate alone: a rate that is judged on the seeds that
+    chose it is flattered by their luck.
+    """
 
     lrs: list[float]
     seeds: list[int]
     final_losses: Tensor  # (lrs, seeds), over the training set; infinite where a run diverged
     held_out_losses: Tensor  # (lrs, seeds), likewise
+    judged: Judged | None  # None where the work ended before
+
+    @property
+    def judged_losses(self) -> Tensor | None:
+        """The held-out losses (judges,) by which an optimizer is compared with others."""
+        return self.judged.held_out_losses if self.judged else None
 
     @cached_property
     def median(self) -> Tensor:
@@ -96,26 +115,25 @@ class SweepSummary:
             high += 1
         return self.lrs[low], self.lrs[high]
 
-    def cross_validated_losses(self) -> Tensor:
-        """Return each seed's held-out loss (seeds,) at the best lr of seeds it is not among.
-
-        One half of the seeds chooses the lr for the other: an lr that is judged on the seeds that
-        chose it is flattered by their luck. A single seed has no other.
-        """
-        losses = self.held_out_losses[self.best].clone()
-        if len(losses) > 1:
-            even, odd = slice(0, None, 2), slice(1, None, 2)
-            for half, others in ((even, odd), (odd, even)):
-                best = quartiles(self.held_out_losses[:, others])[1].argmin()
-                losses[half] = self.held_out_losses[best, half]
-        return losses
+    def rows(self) -> Iterator[tuple[float, int, str, float, float]]:
+        """Yield (lr, seed, "chosen" or "judged", final loss, held-out loss) of each run."""
+        for lr, *losses in zip(self.lrs, self.final_losses, self.held_out_losses, strict=True):
+            for seed, *both in zip(self.seeds, *(each.tolist() for each in losses), strict=True):
+                yield lr, seed, "chosen", *both
+        if self.judged:
+            judged = self.judged.final_losses.tolist(), self.judged.held_out_losses.tolist()
+            for seed, *both in zip(self.judged.seeds, *judged, strict=True):
+                yield self.best_lr, seed, "judged", *both
 
 
 class Sweep(SweepSummary, Outcome):
     """The runs of one optimizer, by lr and seed. An lr that not all seeds have is left out."""
 
-    def __init__(self, runs: Runs):
-        """Take runs of all seeds at the first lr, then of all at the second, and so on."""
+    def __init__(self, runs: Runs, judging: Runs | None = None):
+        """Take runs of all seeds at the first lr, then of all at the second, and so on.
+
+        `judging` are those of other seeds at the best one.
+        """
         self.runs = runs
         lrs = [training.lr for training in runs.trainings]
         seeds: dict[float | None, list[int]] = {}
@@ -124,43 +142,79 @@ class Sweep(SweepSummary, Outcome):
         most = max(seeds.values(), key=len)
         n_seeds = len(most)
         complete = [lr for lr, some in seeds.items() if some == most]
-        self.kept = kept = [k for k, lr in enumerate(lrs) if lr in complete]
+        kept = [k for k, lr in enumerate(lrs) if lr in complete]
         super().__init__(
             lrs=[lr for lr in complete if lr is not None],
             seeds=[runs.trainings[k].seed for k in kept[:n_seeds]],
             final_losses=runs.final_losses[kept].unflatten(0, (-1, n_seeds)),
             held_out_losses=runs.held_out_losses[kept].unflatten(0, (-1, n_seeds)),
+            judged=None,
         )
         losses = runs.losses if len(kept) == len(lrs) else runs.losses[:, kept]  # large: no copy
         self.losses = losses.unflatten(1, (-1, n_seeds))  # (steps, lrs, seeds)
         self.error, self.stopped, self.remarks = runs.error, runs.note, runs.remarks
-
-    def __repr__(self) -> str:
-        """Return the sweep in three lines: a notebook shows them."""
-        loss = quartiles(self.cross_validated_losses())[1]
-        return (
-            f"{type(self).__name__} of {len(self.lrs)} rates from {self.lrs[0]:.3g} to "
-            f"{self.lrs[-1]:.3g}, {len(self.seeds)} seeds\n"
-            f"best_lr {self.best_lr:.3g}, median held-out loss {loss:.4g}\n"
-            "has: lrs, seeds, final_losses, held_out_losses, best_lr, good_lrs(), runs"
-        )
+        self.seconds = runs.seconds
+        self.at_best, self.numbers = runs, kept[self.best * n_seeds :][:n_seeds]
+        if judging:
+            self.error = judging.error
+            of_judges = judging.note and f"judging: {judging.note}"
+            self.stopped = "; ".join(filter(None, (runs.note, of_judges)))
+            self.remarks = list(dict.fromkeys([*runs.remarks, *judging.remarks]))
+            self.seconds += judging.seconds
+        if judging and not judging.error:
+            self.at_best, self.numbers = judging, list(range(len(judging.trainings)))
+            self.judged = Judged(
+                [training.seed for training in judging.trainings],
+                judging.final_losses,
+                judging.held_out_losses,
+            )
 
     def summary(self) -> SweepSummary:
         """Return the same without what grows with steps and nets: small enough to be sent."""
-        return SweepSummary(self.lrs, self.seeds, self.final_losses, self.held_out_losses)
+        return SweepSummary(
+            self.lrs, self.seeds, self.final_losses, self.held_out_losses, self.judged
+        )
 
-    def numbers_at_best(self) -> list[int]:
-        """Return the numbers, among the runs, of those at the best learning rate."""
-        n_seeds = self.losses.shape[2]
-        return self.kept[self.best * n_seeds :][:n_seeds]
+    # What follows is of the judges, or of the seeds that chose where the work ended before.
+
+    def losses_at_best(self) -> Tensor:
+        """Return the loss of each step (steps, seeds) at the best lr."""
+        return self.at_best.losses[:, self.numbers]
+
+    def final_losses_at_best(self) -> Tensor:
+        """Return the losses over the training set (seeds,) at the best lr."""
+        return self.at_best.final_losses[self.numbers]
 
     def measured(self, metric: Metric) -> Tensor:
         """Return the metric over the held-out set (seeds,) at the best lr."""
-        return self.runs.measured(metric, self.numbers_at_best())
+        return self.at_best.measured(metric, self.numbers)
 
     def lr_history(self) -> list[float]:
         """Return the learning rate at each step, where it starts from the best one."""
-        return self.runs.lr_history(self.numbers_at_best())
+        return self.at_best.lr_history(self.numbers)
+
+
+def grid_and_judges(
+    task: Task, seeds: Iterable[int], lrs: Iterable[float], judges: Iterable[int]
+) -> list[Training]:
+    """Return the trainings from all seeds at each lr; then those of the judges, who have none."""
+    return [*trainings_of(task, seeds, lrs), *trainings_of(task, judges)]
+
+
+def choose_and_judge(
+    task: Task,
+    trainings: Sequence[Training],
+    make_optimizer: MakeOptimizer,
+    progress: Progress = no_progress,
+    crew: Alone | None = None,
+) -> Sweep:
+    """Train those that have an lr, as `sweep` does; then the others, the judges, at the best."""
+    grid = [training for training in trainings if training.lr is not None]
+    chosen = Sweep(sweep(task, grid, make_optimizer, progress, crew))
+    judges = [replace(t, lr=chosen.best_lr) for t in trainings if t.lr is None]
+    if chosen.error or not judges:
+        return chosen
+    return Sweep(chosen.runs, train_all(task, judges, make_optimizer, progress, crew=crew))
 
 
 def sweep(

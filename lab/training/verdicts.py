@@ -153,3 +153,9 @@ def seeds_to_settle(
 def seeds_needed(n_pairs: int, error_rate: float = ERROR_RATE) -> int:
     """Return how many seeds it takes to know anything of so many pairs."""
     return math.ceil(math.log2(2 * n_pairs / error_rate))  # all signs alike: 2 / 2**n
+
+
+def describe_test(n_pairs: int) -> str:
+    """Return how `verdicts` tests so many pairs."""
+    pairs = "one pair" if n_pairs == 1 else f"{n_pairs} pairs at once"
+    return f"exact signed-rank intervals, {1 - ERROR_RATE:.0%} for {pairs}"
