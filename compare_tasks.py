@@ -428,7 +428,7 @@ def draw_profiles(axes: Axes, table: Table) -> None:
             )
     axes.set(xlim=(1, DARKEST), ylim=(0, 1.02))
     style.log_scale(axes.xaxis)
-    axes.set(xlabel="Factor τ", ylabel="Share of tasks within τ times the best loss")
+    axes.set(xlabel="Factor τ: times the best loss", ylabel="Share of tasks within τ")
 
 
 def draw_schedules(axes: Axes, table: Table) -> float:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lab.command_line.parser import Parser
@@ -235,8 +236,15 @@ def made_up(medians, lrs=None, seeds=5, spread=0.0):
     return Runs(SMALL, every, final.expand(8, -1), final / 2, final, {}, 4, lrs[0])
 
 
-def made_up_sweep(*args, **kwargs):
-    return Sweep(made_up(*args, **kwargs))
+def made_up_sweep(medians, lrs=None, seeds=5, spread=0.0, judges=0):
+    """A sweep made up likewise; as many judges have the losses that the best rate has."""
+    runs = made_up(medians, lrs, seeds, spread)
+    sweep = Sweep(runs)
+    if not judges:
+        return sweep
+    judging = made_up([min(medians)], [sweep.best_lr], judges, spread)
+    judging.trainings = [replace(t, seed=t.seed + seeds) for t in judging.trainings]
+    return Sweep(runs, judging)
 
 
 # Two files of homework: one whose optimizer fails at its third step, one whose moves nothing.

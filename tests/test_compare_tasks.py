@@ -2,6 +2,7 @@
 
 import csv
 import math
+import random
 from dataclasses import replace
 
 from lab.command_line import options, types
@@ -58,7 +59,19 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
     homework(PROBLEMS, name="problems")
     names = {"problems.ONE": ONE, "problems.TWO": TWO}
     words = ["--tasks", *names, "--optimizers", *SPECS, "--seeds", "2", "--seed", "5"]
-    words += ["--lr-range", "0.01", "1", "--lr-count", "3", "--jobs", "1", "--csv", "a.csv"]
+    words += [
+        "--judges",
+        "3",
+        "--lr-range",
+        "0.01",
+        "1",
+        "--lr-count",
+        "3",
+        "--jobs",
+        "1",
+        "--csv",
+        "a.csv",
+    ]
     assert exit_status(script.main, ["--no-show", *words]) == 0
     out = capsys.readouterr().out.splitlines()
     with open("a.csv", newline="") as file:  # noqa: PTH123
@@ -68,7 +81,8 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
     places = [(task, label) for task in names for label in calls]
     assert list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows)) == places
     for number, (name, label) in enumerate(places):
-        mine = [row for row in rows if (row["task"], row["optimizer"]) == (name, label)]
+        all_mine = [row for row in rows if (row["task"], row["optimizer"]) == (name, label)]
+        mine = [row for row in all_mine if row["stage"] == "chosen"]
         lrs = list(dict.fromkeys(float(row["lr"]) for row in mine))
         assert set(LRS) <= set(lrs)
         held_out = torch.zeros(len(lrs), 2, dtype=torch.float64)
@@ -85,9 +99,18 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
         task, optimizer, best, median, *_ = out[1 + number].split()
         assert (task, optimizer) == (name, label)
         assert float(best) == pytest.approx(lrs[held_out.mean(1).argmin()], rel=1e-2)
-        # Each seed is judged at the rate that the other one chose.
-        judged = held_out[held_out.argmin(0).flip(0), torch.arange(2)]
-        assert float(median) == pytest.approx(judged.mean().item(), rel=1e-3)
+        judged = [row for row in all_mine if row["stage"] == "judged"]
+        assert all_mine == mine + judged
+        assert [int(row["seed"]) for row in judged] == [7, 8, 9]
+        best_lr = lrs[held_out.mean(1).argmin()]
+        losses = []
+        for row in judged:
+            assert float(row["lr"]) == best_lr
+            both = [float(row[key]) for key in ("final_loss", "held_out_loss")]
+            alone = plain_losses(names[name], calls[label], best_lr, int(row["seed"]))
+            assert both == pytest.approx(alone, rel=1e-2)
+            losses.append(both[1])
+        assert float(median) == pytest.approx(sorted(losses)[1], rel=1e-3)
         at_default = [plain_losses(names[name], calls[label], None, seed)[1] for seed in (5, 6)]
         default = out[1 + number].split("]")[1].split()[0]
         assert float(default) == pytest.approx(sum(at_default) / 2, rel=1e-3)
@@ -95,7 +118,7 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
 
 def test_from_a_session_tasks_are_passed_as_they_are():
     optimizers = {"SGD": parse_optimizer("SGD")}
-    results = dict(script.compare(optimizers, {"mine": ONE}, LRS, range(3)))
+    results = dict(script.compare(optimizers, {"mine": ONE}, LRS, range(3), range(3, 6)))
     assert list(results) == [("mine", "SGD")]
     assert str(next(iter(results))) == "SGD on mine"
     assert len(script.draw(results).axes) == 3
@@ -107,7 +130,7 @@ def test_from_a_session_tasks_are_passed_as_they_are():
 def result(medians, default=None, seeds=10, spread=0.001, lrs=None):
     """A result made up so that each rate has this median; `default` is the loss at its own."""
     default_losses = None if default is None else torch.full((seeds,), float(default))
-    return TaskResult(made_up_sweep(medians, lrs, seeds, spread), 0.01, default_losses)
+    return TaskResult(made_up_sweep(medians, lrs, seeds, spread, seeds), 0.01, default_losses)
 
 
 LOST_WORKER = Outcome(error=ConnectionError(), stopped="failed")
@@ -124,12 +147,19 @@ def results_of(**rows):
 
 def test_where_all_tie_each_is_best_everywhere():
     row = [result([3.0, 1.0, 2.0]) for _ in range(3)]
-    best, worst, rates = conclusions(results_of(one=row, two=row))
-    assert best == (
-        "Best, or not to be told apart from the best, of 2 in all: a on 2, b on 2, c on 2 (over 10 "
-        "seeds; exact signed-rank test, 5 %, 3 pairs, corrected by Holm, for each task)."
+    head, *each, costs, rates = conclusions(results_of(one=row, two=row))
+    assert head == (
+        "Beside the best of each of 2 tasks, judged by 10 seeds that chose no rate (exact "
+        "signed-rank intervals, 95% for 3 pairs at once, for each task):"
     )
-    assert worst == "a ends lowest on every task."
+    assert each == [
+        f"{label} is best or equal within 10 % on 2, worse on 0, not known on 0." for label in "abc"
+    ]
+    assert costs == (
+        "Always to take one costs, against the best of each task, as a geometric mean over 2 tasks "
+        "[95 %, by a bootstrap over the tasks]: a 1 times [1, 1], b 1 times [1, 1], c 1 times "
+        "[1, 1]."
+    )
     assert rates == (
         "Within a factor of ten of its best rate, an optimizer's loss varies by 3 times; among the "
         "optimizers, each at its best rate, by 1 times (medians over tasks)."
@@ -137,35 +167,62 @@ def test_where_all_tie_each_is_best_everywhere():
 
 
 def test_where_one_dominates_it_is_named():
-    good, bad = result([3.0, 1.0, 3.0]), result([9.0, 4.0, 9.0])
-    best, worst, rates = conclusions(
-        results_of(one=[bad, good], two=[bad, good], three=[bad, good])
+    good, bad = result([3.0, 1.0, 3.0]), result([9.0, 4.0, 9.0], spread=0.004)
+    worst = result([9.0, 5.0, 9.0], spread=0.005)
+    head, a, b, costs, rates = conclusions(
+        results_of(one=[bad, good], two=[worst, good], three=[bad, good])
     )
-    assert ": b on 3, a on 0 (" in best
-    assert "one pair" in best
-    assert worst == "b ends lowest on every task."
+    assert "95% for one pair" in head
+    assert a == (
+        "a is best or equal within 10 % on 0, worse on 3 (at most 5 times [5, 5], on two), not "
+        "known on 0."
+    )
+    assert b == "b is best or equal within 10 % on 3, worse on 0, not known on 0."
+    assert "]: b 1 times [1, 1], a 4.31 times [4, 5]." in costs  # the third root of 80
     assert "varies by 2.62 times; among the optimizers, each at its best rate, by 4 times" in rates
 
 
-def test_the_worst_case_and_what_choosing_would_gain():
-    def at(loss):
-        return result([9.0, loss, 9.0])
+def test_what_is_not_known_is_told_with_the_seeds_that_it_would_take():
+    open_one = result([3.0, 1.0, 2.0])
+    open_one.sweep.judged.held_out_losses = torch.tensor([0.95, 1.3] * 5).double()
+    results = results_of(one=[result([3.0, 1.0, 2.0]), open_one])
+    _, _, b, unknown, *_ = conclusions(results)
+    assert b == "b is best or equal within 10 % on 0, worse on 0, not known on 1."
+    n = Table(results).found["one"]["b", "a"].seeds
+    assert unknown == (
+        "Not known: 1 of 2. So many judges, about, would settle them, by the spread seen: b on one "
+        f"({n})."
+    )
+    assert conclusions(results, equal=0.5)[2].startswith("b is best or equal within 50 % on 1")
+    # One that diverges on a seed is not settled by any number.
+    for each, last in zip(results.values(), (1.0, math.inf), strict=True):
+        each.sweep.judged.held_out_losses = torch.tensor([1.0] * 9 + [last])
+    assert conclusions(results)[3].endswith("by the spread seen: b on one.")
 
-    results = results_of(
-        one=[at(1.0), at(2.0)], two=[at(1.0), at(1.25)], three=[at(5.0), at(1.0)]
-    )  # a is 1, 1 and 5 times the best, b is 2, 1.25 and 1
-    worst = conclusions(results)[1]
-    assert worst.startswith("b loses least in its worst case: 2 times the best loss, on one.")
-    assert "best of all 2 for each task instead would lower its loss by 20%" in worst
+
+def test_the_cost_of_one_for_all_tasks_is_that_of_a_plain_bootstrap():
+    ratios = torch.tensor([[1.0, 2.0], [1.0, 8.0], [4.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    means, lows, highs = script.costs(ratios).tolist()
+    assert means == pytest.approx([4**0.25, 16**0.25])
+    generator = random.Random(1)
+    for k in range(2):
+        logs = ratios[:, k].log().tolist()
+        means = sorted(sum(generator.choices(logs, k=4)) / 4 for _ in range(20_000))
+        assert math.log(lows[k]) == pytest.approx(means[500], abs=0.03)
+        assert math.log(highs[k]) == pytest.approx(means[-501], abs=0.03)
+    lost = script.costs(torch.tensor([[1.0], [math.inf]], dtype=torch.float64))
+    assert lost.flatten().tolist() == [math.inf, 1, math.inf]
 
 
 def test_what_diverges_everywhere_is_told_and_loses_without_bounds():
     lost = result([math.inf, math.inf, math.inf], default=1.0)
     fine = result([3.0, 1.0, math.inf], default=2.0)
-    first, best, worst, rates, default = conclusions(results_of(one=[lost, fine], two=[lost, fine]))
+    first, _, a, _, costs, rates, default = conclusions(
+        results_of(one=[lost, fine], two=[lost, fine])
+    )
     assert first == "At every rate diverged: a on one, a on two."
-    assert ": b on 2, a on 0 (" in best
-    assert worst == "b ends lowest on every task."
+    assert "worse on 2 (at most inf times" in a
+    assert "b 1 times [1, 1], a more than any factor (it diverges)" in costs
     assert "an optimizer's loss varies by more than any factor (it diverges)" in rates
     assert "each at its best rate, by more than any factor" in rates
     assert default.endswith("as a median: a (lr=0.01) 0 times, b (lr=0.01) 2 times.")
@@ -178,7 +235,7 @@ def test_where_all_diverge_on_a_task_none_is_worse():
 
 
 def test_a_best_rate_at_the_end_of_the_grid_is_as_good_as_any():
-    rates = conclusions(results_of(one=[result([1.0, 2.0, 3.0]), result([3.0, 2.0, 1.0])]))[2]
+    rates = conclusions(results_of(one=[result([1.0, 2.0, 3.0]), result([3.0, 2.0, 1.0])]))[-1]
     assert "loss varies by 2 times" in rates  # one of three rates is more than ten times off
 
 
@@ -194,36 +251,52 @@ def test_the_default_rate_has_its_cost():
 
 
 def test_with_too_few_seeds_it_says_how_many_would_do():
-    row = [result([3.0, 1.0, 2.0], seeds=4) for _ in range(4)]
+    row = [result([3.0, 1.0, 2.0], seeds=4) for _ in range(4)]  # six pairs: 2 / 2**8 < 0.05 / 6
     assert conclusions(results_of(one=row))[0] == (
-        "4 seeds are too few to tell any two apart; 8 would do."
+        "Nothing is known: 4 judges are too few for a test; 8 would do."
     )
 
 
 def test_only_tasks_that_are_complete_count():
     good, bad = result([3.0, 1.0, 2.0]), result([3.0, 2.0, 3.0])
     failed = replace(bad, error=ValueError())
-    best, *_ = conclusions(
+    head, a, b, *_ = conclusions(
         results_of(one=[good, bad], two=[bad, LOST_WORKER], three=[bad], four=[bad, failed])
     )
-    assert "of 1 in all: a on 1, b on 0" in best
+    assert "best of each of 1 tasks" in head
+    assert "a is best or equal within 10 % on 1," in a
+    assert "b is best or equal within 10 % on 0, worse on 1" in b
     assert conclusions(results_of(one=[good, LOST_WORKER])) == []
     assert conclusions(results_of(one=[good])) == []  # nothing to compare it with
 
 
-def test_the_best_of_a_task_and_what_cannot_be_told_from_it():
-    near = result([3.0, 1.0, 2.0])
-    near.sweep.held_out_losses[:, ::2] += 0.01  # half of the seeds up,
-    near.sweep.held_out_losses[:, 1::2] -= 0.01  # half of them down
-    table = Table(results_of(one=[result([3.0, 1.0, 2.0]), near, result([3.0, 1.5, 2.0])]))
-    assert table.best_of("one") == ["a", "b"]
+def test_each_cell_has_its_verdict_beside_the_best_of_its_row():
+    near, far, lost = result([3.0, 1.0, 2.0]), result([3.0, 1.5, 2.0]), result([math.inf] * 3)
+    near.sweep.judged.held_out_losses[:] = torch.tensor([1.0, 1.2] * 5)
+    table = Table(results_of(one=[result([3.0, 1.0, 2.0]), near, far, lost]))
+    words = [table.word(place) for place in table.row("one")]
+    assert words == ["best", "not known", "worse", "worse"]
+    assert table.ratios[0].tolist() == pytest.approx([1, 1.0954, 1.5, math.inf], rel=2e-3)
+    assert table.best == {"one": "a"}
+
+
+def test_best_is_not_who_is_surely_worse_than_another():
+    # b has the lower median: but on each seed but these a is lower, by far.
+    a, b = result([3.0, 1.0, 2.0], seeds=30), result([3.0, 1.0, 2.0], seeds=30)
+    seeds = torch.arange(30, dtype=torch.float64)
+    a.sweep.judged.held_out_losses = 1.0 + seeds
+    b.sweep.judged.held_out_losses = 1.5 * (1.0 + seeds)
+    b.sweep.judged.held_out_losses[14:16] = 1.0
+    table = Table(results_of(one=[a, b]))
+    assert table.found["one"]["b", "a"].word == "worse"
+    assert table.best_of("one") == "a"
 
 
 def test_losses_that_are_not_above_zero_have_no_ratios():
     row = [result([3.0, -1.0, 2.0]), result([3.0, 1.0, 2.0])]
     table = Table(results_of(one=row))
     assert table.ratios.isnan().all()
-    assert len(conclusions(results_of(one=row))) == 1  # what does not need them
+    assert len(conclusions(results_of(one=row))) == 3  # what does not need them
     script.draw(results_of(one=row)).canvas.draw()
 
 
@@ -250,7 +323,17 @@ def figure():
 def test_the_table_has_each_loss_darker_the_worse_it_is(figure):
     table, *_ = figure.axes
     texts = [text.get_text() for text in table.texts]
-    assert texts == ["● 1", "20", "20", "● 1", "diverged", "● 1", "● 1", ""]
+    assert texts == [
+        "1.00\n1.00×",
+        "★",
+        "20.0\n20.0×",
+        "",
+        "20.0\n20.0×",
+        "",
+        "1.00\n1.00×",
+        "★",
+        *("diverged", "", "1.00\n1.00×", "★", "1.00\n1.00×", "★"),
+    ]
     assert [text.get_text() for text in table.get_yticklabels()] == ["one", "two", "three", "four"]
     assert [text.get_text() for text in table.get_xticklabels()] == ["a", "b"]
     shades = table.images[0].get_array()
@@ -260,7 +343,7 @@ def test_the_table_has_each_loss_darker_the_worse_it_is(figure):
     ground = [table.images[0].cmap(table.images[0].norm(shade))[:3] for shade in (0, 2)]
     assert sum(ground[0]) > sum(ground[1])
     colors = {text.get_text(): text.get_color() for text in table.texts}
-    assert (colors["● 1"], colors["diverged"]) == ("black", "white")
+    assert (colors["1.00\n1.00×"], colors["diverged"]) == ("black", "white")
 
 
 def test_the_optimizers_are_named_above_their_columns_and_no_line_is_in_the_way(figure):
@@ -301,7 +384,20 @@ def test_the_profiles_are_those_of_the_complete_tasks(figure):
 # ---------------------------------------------------------------- the command line
 
 
-FAST = ["--no-show", "--jobs", "1", "--seeds", "2", "--lr-count", "2", "--lr-range", "0.01", "0.1"]
+FAST = [
+    "--no-show",
+    "--jobs",
+    "1",
+    "--seeds",
+    "2",
+    "--judges",
+    "2",
+    "--lr-count",
+    "2",
+    "--lr-range",
+    "0.01",
+    "0.1",
+]
 
 
 def test_an_optimizer_that_fails_half_way_is_a_row(workdir, capsys, homework):

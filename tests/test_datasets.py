@@ -436,7 +436,8 @@ images = Task(
 
 SCRIPTS = {
     compare_optimizers: ["--optimizers", "SGD", "Adam"],
-    compare_learning_rates: ["--optimizers", "SGD", "--seeds", "2", "--lr-range", "0.01", "0.1",
+    compare_learning_rates: ["--optimizers", "SGD", "--seeds", "2", "--judges", "2",
+                             "--lr-range", "0.01", "0.1",
                              "--lr-count", "2"],
     compare_batch_sizes: ["--batch-sizes", "8", "full"],
 }  # fmt: skip

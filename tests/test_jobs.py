@@ -5,6 +5,7 @@ import math
 from lab.command_line.specs import parse_optimizer
 from lab.training.jobs import default_lr_of, try_rates
 from lab.training.runs import trainings_of
+from lab.training.sweeps import grid_and_judges
 
 import pytest
 import torch
@@ -38,6 +39,15 @@ def test_it_has_the_numbers_of_plain_loops():
     assert result.seconds > 0
     assert (result.error, result.remarks) == (None, [])
     assert result.note == "2 of 6 diverged, from step 22 on"  # at the highest rate
+
+
+def test_judges_have_them_too():
+    trainings = grid_and_judges(SMALL, SEEDS, LRS, (7, 8))
+    result = try_rates(SMALL, trainings, parse_optimizer("SGD"))
+    lr = result.sweep.best_lr
+    for k, seed in enumerate((7, 8)):
+        expected = held_out_loss(lambda params: torch.optim.SGD(params, lr=lr), seed)
+        assert result.sweep.judged_losses[k].item() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

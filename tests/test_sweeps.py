@@ -6,7 +6,15 @@ from itertools import pairwise
 
 from lab.command_line.specs import parse_optimizer
 from lab.training.runs import trainings_of
-from lab.training.sweeps import Sweep, learning_rates, next_lrs, sweep
+from lab.training.sweeps import (
+    Sweep,
+    choose_and_judge,
+    grid_and_judges,
+    learning_rates,
+    next_lrs,
+    sweep,
+)
+from lab.training.train import train_all
 
 import pytest
 import torch
@@ -52,13 +60,48 @@ def test_good_may_be_within_a_factor_of_the_best_of_others():
     assert made_up_sweep([math.inf, math.inf]).good_lrs() is None
 
 
-def test_each_seed_is_judged_at_the_rate_that_the_other_half_chose():
-    result = made_up_sweep([2.0, 1.0], seeds=4)
-    result.held_out_losses = torch.tensor([[1.0, 5, 1, 5], [4.0, 2, 4, 2]])
-    # Seeds 0 and 2 are best at the first rate, 1 and 3 at the second: each gets the other's.
-    assert result.cross_validated_losses().tolist() == [4, 5, 4, 5]
-    one = made_up_sweep([2.0, 1.0], seeds=1)
-    assert one.cross_validated_losses().tolist() == [1.0]
+def test_seeds_choose_and_others_judge_with_the_numbers_they_have_alone():
+    make_optimizer = parse_optimizer("SGD(momentum=0.5)")
+    trainings = grid_and_judges(SMALL, (3, 4), (0.03, 0.1, 0.3), (5, 6, 7))
+    result = choose_and_judge(SMALL, trainings, make_optimizer)
+    alone = Sweep(sweep(SMALL, trainings[:6], make_optimizer))
+    assert torch.equal(result.held_out_losses, alone.held_out_losses)
+    assert (result.seeds, result.best_lr) == ([3, 4], alone.best_lr)
+    assert result.judged.seeds == [5, 6, 7]
+    expected = train_all(SMALL, trainings_of(SMALL, (5, 6, 7), [alone.best_lr]), make_optimizer)
+    assert torch.equal(result.judged_losses, expected.held_out_losses)
+    assert torch.equal(result.judged.final_losses, expected.final_losses)
+    assert torch.equal(result.losses_at_best(), expected.losses)
+    assert torch.equal(result.final_losses_at_best(), expected.final_losses)
+    assert result.lr_history() == expected.lr_history([0])
+    assert result.seconds > result.runs.seconds
+    *chosen, first, _, third = result.rows()
+    assert [row[:3] for row in chosen[:3]] == [
+        (result.lrs[0], 3, "chosen"),
+        (result.lrs[0], 4, "chosen"),
+        (result.lrs[1], 3, "chosen"),
+    ]
+    assert [row[3] for row in chosen] == result.final_losses.flatten().tolist()
+    assert [row[4] for row in chosen] == result.held_out_losses.flatten().tolist()
+    assert first[:3] == (alone.best_lr, 5, "judged")
+    assert third[3:] == (expected.final_losses[2].item(), expected.held_out_losses[2].item())
+
+
+def test_without_judges_what_chose_is_shown_and_nothing_is_judged():
+    result = made_up_sweep([2.0, 1.0, 3.0])
+    assert result.judged is result.judged_losses is None
+    assert result.final_losses_at_best().tolist() == result.final_losses[1].tolist()
+    assert [row[2] for row in result.rows()] == ["chosen"] * 15
+
+
+def test_judges_that_are_ended_early_judge_nothing():
+    judging = made_up([1.0], [0.1], 4)
+    judging.stop(ValueError("boom"), 7)
+    judging.remarks.append("by the way")
+    result = Sweep(made_up([2.0, 1.0, 3.0]), judging)
+    assert (result.error, result.judged, result.remarks) == (judging.error, None, ["by the way"])
+    assert result.note == "judging: failed at step 7: ValueError: boom"
+    assert len(result.final_losses_at_best()) == 5
 
 
 # ---------------------------------------------------------------- how the grid grows
@@ -157,11 +200,11 @@ def test_a_sweep_says_what_its_runs_say():
 
 
 def test_a_summary_has_the_same_numbers_and_not_what_is_large():
-    result = made_up_sweep([9.0, 1.4, 1.0, 1.49], spread=0.1)
+    result = made_up_sweep([9.0, 1.4, 1.0, 1.49], spread=0.1, judges=3)
     summary = result.summary()
     assert not hasattr(summary, "runs")
     assert not hasattr(summary, "losses")
     for name in ("lrs", "seeds", "best_lr", "edge", "diverged"):
         assert getattr(summary, name) == getattr(result, name)
     assert summary.good_lrs() == result.good_lrs()
-    assert torch.equal(summary.cross_validated_losses(), result.cross_validated_losses())
+    assert list(summary.rows()) == list(result.rows())

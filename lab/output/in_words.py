@@ -6,10 +6,11 @@ from itertools import combinations
 from lab.training.verdicts import Verdict
 
 
-def amount(verdict: Verdict, unit: str = "") -> str:
+def amount(verdict: Verdict) -> str:
     """Return how much more one has than another: what is typical, and the interval."""
     low, typical, high = (f"{x:.3g}" for x in (verdict.low, verdict.typical, verdict.high))
-    return f"{typical}{' times' if verdict.is_factor else unit} [{low}, {high}]"
+    how_much = f"{typical} times" if verdict.is_factor else f"by {typical}"
+    return f"{how_much} [{low}, {high}]"
 
 
 def within(equal: float) -> str:

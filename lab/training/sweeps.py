@@ -159,7 +159,9 @@ class Sweep(SweepSummary, Outcome):
             self.error = judging.error
             of_judges = judging.note and f"judging: {judging.note}"
             self.stopped = "; ".join(filter(None, (runs.note, of_judges)))
-            self.remarks = list(dict.fromkeys([*runs.remarks, *judging.remarks]))
+            said = {remark.partition(" (")[0] for remark in runs.remarks}  # with whatever reason
+            more = [remark for remark in judging.remarks if remark.partition(" (")[0] not in said]
+            self.remarks = [*runs.remarks, *more]
             self.seconds += judging.seconds
         if judging and not judging.error:
             self.at_best, self.numbers = judging, list(range(len(judging.trainings)))
