@@ -86,9 +86,7 @@ def test_the_sentences_follow_from_the_numbers(monkeypatch):
         "At the best rates, over 10 seeds that chose none (exact signed-rank intervals, 95% for 3 "
         "pairs at once):"
     )
-    assert worse == (
-        "Worse: worse than narrow, 7 times [7, 7]; worse than wide, 7 times [7, 7]."
-    )
+    assert worse == ("Worse: worse than narrow, 7 times [7, 7]; worse than wide, 7 times [7, 7].")
     assert same == "Equal within 10 %: narrow and wide."
     assert forgiving == (
         "Most forgiving of a badly chosen rate: wide. While the rate grows 100-fold, the loss "

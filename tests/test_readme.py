@@ -131,7 +131,9 @@ def test_what_is_ones_own_works_when_pasted(page, start, says, pasted, capsys):
     (command,) = {command for command in commands(TEXTS[page]) if command.startswith(start)}
     short = "--epochs 1"
     if "compare_optimizers.py" not in command:
-        short = "--optimizers Adam --lr-count 2 --seeds 2 --judges 2" + " --jobs 1" * ("tasks.py" in command)
+        short = "--optimizers Adam --lr-count 2 --seeds 2 --judges 2" + " --jobs 1" * (
+            "tasks.py" in command
+        )
     assert run(f"{command} {short} --no-show") == 0
     out, err = capsys.readouterr()
     assert says in out

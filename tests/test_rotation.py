@@ -263,7 +263,8 @@ def test_each_script_that_trains_turns_the_axes(workdir, capsys):
     short = ["--no-show", "--csv", "a.csv"]
     commands = [
         (compare_optimizers, ["--epochs", "1", "--optimizers", "SGD", "Adam"]),
-        (compare_learning_rates, ["--epochs", "1", "--optimizers", "SGD", "Adam", "--seeds", "2", "--judges", "2",
+        (compare_learning_rates, ["--epochs", "1", "--optimizers", "SGD", "Adam", "--seeds", "2",
+                                  "--judges", "2",
                                   "--lr-count", "2"]),
         (compare_tasks, ["--tasks", "logistic", "--optimizers", "SGD", "Adam", "--seeds", "2",
                          "--lr-count", "2", "--jobs", "1", "--lr-range", "0.01", "0.1"]),
