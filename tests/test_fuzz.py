@@ -89,7 +89,8 @@ def check_optimizers(made: Example, found: dict) -> None:
         assert_same(losses_in_csv(words[1]), plains[0].losses[:2])
         return
     assert_saved(end)
-    to_rounding = made.seeds > 1 and "net by net" not in " ".join(end.out.split())
+    in_turn = f"{words[1]}: trained net by net" in " ".join(end.out.split())
+    to_rounding = made.seeds > 1 and not in_turn
     for seed, plain in enumerate(plains, SEED):
         nudged = partial(plain_of, made, without_trouble, seed=seed, nudge=ROUNDING)
         if assert_same(
@@ -98,6 +99,8 @@ def check_optimizers(made: Example, found: dict) -> None:
             (lambda nudged=nudged: nudged().losses) if to_rounding else None,
         ):
             return
+    if to_rounding and max(plain.final for plain in plains) > torch.finfo(torch.float32).max:
+        return  # a loss in double precision: a stack keeps it in its nets' single one
     row = end.rows[words[1]]
     slack = 1e-3 * max(1, *(abs(plain.final) for plain in plains)) if to_rounding else 1.1e-5
     if "loss" in row:  # there is room for it
@@ -136,13 +139,17 @@ def check_batch_sizes(made: Example, found: dict) -> None:
     assert_saved(end)
     last = read_csv()[-1]
     plain = plain_of(made, found)
-    assert_same([float(last["loss"]), float(last["held_out_loss"])], ends(plain))
+    mine = [float(last["loss"]), float(last["held_out_loss"])]
+    assert_same([infinite_or(loss) for loss in mine], ends(plain))
 
 
 def ends(plain: Plain) -> list[float]:
     """Return both losses after training, infinite where one is not finite."""
-    losses = plain.final, plain.held_out
-    return [loss if math.isfinite(loss) else math.inf for loss in losses]
+    return [infinite_or(loss) for loss in (plain.final, plain.held_out)]
+
+
+def infinite_or(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
 
 
 def assert_refused_for_its_task(end: End) -> None:

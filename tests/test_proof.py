@@ -244,6 +244,24 @@ def test_where_the_middle_rate_diverges_another_shadow_goes_on():
     assert_like_alone(runs, SMALL, every[:4], torch.optim.SGD)
 
 
+class DecaysMatrices(torch.optim.SGD):
+    """Decays what is no bias: far too little for a loss or a gradient to show it."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for param in group["params"]:
+                    if param.ndim > 1:
+                        param *= 1 - 1e-3 * group["lr"]
+        return loss
+
+
+@pytest.mark.parametrize("lrs", [(0.01, 1e25, 0.02), (0.01, 0.02, 1e25)])
+def test_of_two_shadows_the_one_goes_on_that_does_not_diverge(lrs):
+    assert not train_all(SMALL, small_trainings(lrs), DecaysMatrices).stacked
+
+
 def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
     checked = []
 

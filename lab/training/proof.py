@@ -117,6 +117,13 @@ class Shadow:
             if not torch.allclose(buffer, taken.buffers[name], rtol=1e-4, atol=1e-6):
                 raise Unlike(f"its {name} differs")
 
+    def look(self, stack: "Stack") -> None:
+        """Raise Unlike if the net has other weights after a step; find out whether it diverged."""
+        weights = stack.matrix[self.k]
+        self.is_alive = self.is_alive and bool(self.loss.isfinite() & weights.isfinite().all())
+        if self.is_alive:
+            self.check_weights(weights)
+
     def check_weights(self, weights: Tensor) -> None:
         """Raise Unlike if these weights are not the shadow's, to rounding."""
         mine = parameters_to_vector(self.params).detach()

@@ -267,6 +267,8 @@ def train_together(
                 raise Unlike("a step has to call its closure once and return what that returns")
             for shadow in shadows:
                 shadow.step()
+                if is_checked or number == len(loader) - 1:
+                    shadow.look(stack)
             yield passes[0]
         shadows[:] = [shadow for shadow in shadows if shadow.is_alive][:1]
 
