@@ -41,8 +41,8 @@ class Shadow:
     It has an optimizer of its own, and separate parameters in the net's own shapes. As it is given
     the stack's gradients, no chaos can come between the two: their weights stay the same, to
     rounding, if the optimizer treats every element for itself, and part for good if it does not.
-    So it is enough to look once an epoch. Then losses, gradients and buffers, too, are held against
-    what the training loop gives.
+    So it is enough to look after the first step and each epoch, and around one step of an epoch:
+    there losses, gradients and buffers, too, are held against what the training loop gives.
     """
 
     def __init__(self, task: Task, training: Training, k: int, make_optimizer: MakeOptimizer):
