@@ -2,7 +2,7 @@
 
 import pickle
 import threading
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import fields, replace
 
 from lab.command_line.specs import parse_optimizer, parse_optimizers
@@ -245,17 +245,24 @@ def test_where_nothing_is_left_there_is_a_row_without_numbers(shared):
 class Gone(Workers):
     """Its workers are lost after the first piece."""
 
+    how = "cancelled"
+
     def work(self):
         if len(self.pieces) > 1:
             ((future, _),) = self.waiting
             self.waiting.clear()
-            future.cancel()
-            future.set_running_or_notify_cancel()
+            if self.how == "cancelled":
+                future.cancel()
+                future.set_running_or_notify_cancel()
+            else:
+                future.set_exception(CancelledError())
         else:
             super().work()
 
 
-def test_of_workers_that_are_lost_the_finished_results_are_taken_first(shared):
+@pytest.mark.parametrize("how", ["cancelled", "ended"])
+def test_of_workers_that_are_lost_the_finished_results_are_taken_first(shared, how, monkeypatch):
+    monkeypatch.setattr(Gone, "how", how)
     comes = Crew(Gone()).each(train_all, jobs_of(SMALL, [1], SGD=SGD, Adam=ADAM))
     label, runs = next(comes)
     assert label == "SGD"

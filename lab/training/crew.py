@@ -10,7 +10,7 @@ import pickle
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -286,10 +286,10 @@ class Crew(Alone):
             # With a time limit, or Windows would not see a Ctrl-C meanwhile.
             with saying("the workers start, and compile where that pays"), self.waiting():
                 done, _ = wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
-            for future in sorted(done, key=Future.cancelled):
+            for future in sorted(done, key=was_given_up):
                 if not (numbers := futures.pop(future, ())):
                     continue  # it would have come after a failure
-                if future.cancelled():
+                if was_given_up(future):
                     self.stop(ConnectionError("the workers are gone"))
                     return
                 parts = results_of(future, order, [groups[k] for k in numbers])
@@ -420,6 +420,11 @@ class Watched:
                 return self.events.get(timeout=0.5)  # or Windows would not see a Ctrl-C meanwhile
             except queue.Empty:
                 pass
+
+
+def was_given_up(future: Future[Any]) -> bool:
+    """Tell whether nobody works on it any more: its workers are gone."""
+    return future.cancelled() or isinstance(future.exception(), CancelledError)
 
 
 def results_of(
