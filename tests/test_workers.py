@@ -244,16 +244,16 @@ def cluster(workdir):
 def test_a_cluster_may_lose_a_worker_and_not_its_scheduler(cluster, reference):
     address, scheduler, (victim, _) = cluster
     process = start(*SMALL_TASKS, "--dask", address)
-    for _ in range(2):
-        process.stdout.readline()
+    while not process.stdout.readline().startswith("problems.small"):  # a row
+        assert process.poll() is None
     victim.kill()
     _, err = finish(process)
     assert err == ""
     assert Path("a.csv").read_bytes() == reference
 
     process = start(*LONG_TASKS, "--dask", address)
-    for _ in range(2):
-        process.stdout.readline()
+    while not process.stdout.readline().startswith("problems.small"):  # a row
+        assert process.poll() is None
     scheduler.kill()
     _, err = finish(process, status=1)
     assert err == "stopped: the workers are gone\n"

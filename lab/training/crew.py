@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,9 @@ class Crew(Alone):
             with self.turn:
                 for key in jobs:
                     self._follow(watched[key], progress(key))
-                    yield key, futures.pop(key).result()
+                    result = futures.pop(key).result()
+                    if watched[key].n_done or not self.stopped:
+                        yield key, result
                     if self.stopped:
                         raise self.stopped
         except BaseException as error:
@@ -160,7 +162,8 @@ class Crew(Alone):
         """Train nothing more."""
         self.stopped = self.stopped or error
         if self.executor:
-            self.executor.shutdown(wait=False)
+            with suppress(Exception):  # as where a cluster is gone
+                self.executor.shutdown(wait=False)
 
     # ------------------------------------------------------------ what train_all asks for
 

@@ -18,7 +18,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from lab.outcome import describe
@@ -111,8 +111,9 @@ def dask_executor(address: str) -> Iterator[Executor]:
     try:
         yield executor
     finally:
-        executor.shutdown(wait=False)
-        client.close()
+        with suppress(Exception):  # as where the cluster is gone
+            executor.shutdown(wait=False)
+            client.close()
 
 
 def open_executor(jobs: int, address: str | None) -> AbstractContextManager[Executor | None]:
