@@ -264,6 +264,8 @@ class Crew(Alone):
     ) -> Iterator[tuple[int, Result]]:
         """Train these groups in this process; yield each one's number and result."""
         for k in missing:
+            if self.stopped:
+                return
             with one_thread() if order.is_shared else nullcontext():
                 part = order.train(groups[k], progress)
             yield k, part
@@ -285,16 +287,19 @@ class Crew(Alone):
             except Exception:  # as of an executor that was shut down
                 self.stop(ConnectionError("the workers are gone"))
                 return
-        while futures and not self.stopped:
+        is_last = False
+        while futures and not is_last:
+            is_last = bool(self.stopped)  # what is done by then is taken
             # With a time limit, or Windows would not see a Ctrl-C meanwhile.
             with saying("the workers start, and compile where that pays"), self.waiting():
-                done, _ = wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
+                limit = 0 if is_last else 0.5
+                done, _ = wait(futures, timeout=limit, return_when="FIRST_COMPLETED")
             for future in sorted(done, key=was_given_up):
                 if not (numbers := futures.pop(future, ())):
                     continue  # it would have come after a failure
                 if was_given_up(future):
                     self.stop(ConnectionError("the workers are gone"))
-                    return
+                    break
                 parts = results_of(future, order, [groups[k] for k in numbers])
                 yield from zip(numbers, parts, strict=True)
                 if is_failure(parts[-1]):
@@ -405,7 +410,7 @@ class Watched:
         self.events.put((total, unit))
         try:
             for item in items:
-                if self.crew.stopped:
+                if self.crew.stopped and unit != "training":  # those that are done are taken
                     raise KeyboardInterrupt
                 yield item
                 self.n_done += 1
