@@ -236,7 +236,7 @@ def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
         name = curves.legend_label(label, result.best_lr)
         curves.draw_history(axes, steps, losses, result.runs.steps_per_epoch, name, looks[label])
     curves.limit_losses(axes, log=True)
-    axes.set(xlabel="Steps", ylabel="Mini-batch loss at the best rate")
+    axes.set(xlabel="Steps", ylabel="Mini-batch loss")
     if any(result.runs.lr_histories is not None for result in sweeps.values()):
         histories = {label: result.lr_history() for label, result in sweeps.items()}
         curves.draw_lrs(axes, histories, looks)
@@ -248,7 +248,7 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
     figure, (left, right) = style.new_figure(2)
     draw_final_losses(left, sweeps)
     draw_histories(right, sweeps)
-    caption = curves.caption_of(next(iter(sweeps.values())).runs)
+    caption = curves.caption_of(next(iter(sweeps.values())).runs, "histories at the best rates")
     style.legend(figure, curves.named_lines(right), caption)
     return figure
 

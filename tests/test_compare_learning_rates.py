@@ -284,7 +284,9 @@ def test_the_figure_marks_best_rates_and_divergence():
         *("training set", "best rate", "some diverged", "off the axis", "each mini-batch"),
     ]
     assert [line.get_label() for line in named_lines(right)] == ["SGD, lr=1", "Adam, lr=1"]
-    assert figure._supxlabel.get_text() == "5 seeds (0 to 4), batch size 32"
+    assert figure._supxlabel.get_text() == (
+        "5 seeds (0 to 4), batch size 32, histories at the best rates"
+    )
 
 
 def test_what_is_trained_one_by_one_is_said(workdir, capsys):
