@@ -287,6 +287,7 @@ def test_parts_are_joined_along_their_samples_or_not_at_all():
     wrong = [
         ([one, torch.zeros(1, 4)], [2, 1]),  # another shape
         ([one.T, other.T], [2, 1]),  # the samples are not what comes first
+        ([torch.ones(3, 2)] * 2, [2, 2]),  # nor are they here, though they fit together
         ([torch.tensor(1.0)] * 2, [2, 1]),  # a number
         ([(one,), (other, other)], [2, 1]),
         (["a", "b"], [1, 1]),

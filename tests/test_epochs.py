@@ -6,6 +6,7 @@ from dataclasses import replace
 from lab.outcome import no_progress
 from lab.training.adapt import judged
 from lab.training.runs import Training, joined
+from lab.training.stack import after_epochs
 from lab.training.train import train_all, train_in_turn
 
 import pytest
@@ -164,6 +165,15 @@ def test_what_is_stopped_has_none_of_the_epochs_that_are_missing(n_seeds):
     for name in NAMES:
         assert getattr(runs.epochs, name).isfinite().all(1).tolist() == [True] * 2 + [False] * 4
         assert getattr(runs.epochs, name)[2:].isnan().all()
+
+
+def test_it_is_infinite_from_the_epoch_of_the_first_loss_that_is_so():
+    """Even where the weights that a stack goes on with are finite."""
+    losses = torch.ones(6, 3)  # two steps an epoch
+    losses[1, 0] = losses[4, 2] = math.inf
+    epochs = after_epochs(torch.ones(2, 3, 3), losses, 2)
+    assert epochs.losses.isinf().int().tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    assert torch.equal(epochs.losses, epochs.held_out)
 
 
 def test_joined_runs_have_them_in_the_same_order():

@@ -146,6 +146,21 @@ def test_in_a_stack_it_is_the_same(make_net, monkeypatch):
         assert runs.held_out_losses[k].item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_not_all_samples_go_through_a_net_of_a_stack_at_once(small_parts):
+    sizes = []
+
+    def watched_net():
+        net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+        net.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+        return net
+
+    task = Task(lambda seed: (classes(seed), classes(seed)), watched_net, weighted, 1, 100)
+    stacked = Stack(task, trainings_of(task, range(3)))
+    sizes.clear()
+    stacked.evaluate(stacked.data)
+    assert sizes == [*[128] * 11, 92] * 3
+
+
 def watched(function, seen):
     """Return the function, which takes down how many samples it takes at once, and in all."""
 

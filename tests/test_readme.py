@@ -30,7 +30,7 @@ ORIGINALS = {
     if (original := re.sub(r"\.[a-z]{2}(-[A-Z]{2})?\.md$", ".md", name)) != name
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-YOURS = {"homework.py", "problem.py", "table.py", "my_file.py"}
+YOURS = {"homework.py", "problem.py", "table.py", "my_file.py", "digits.py"}
 
 
 def commands(text):
@@ -125,6 +125,7 @@ def test_each_command_is_one_that_its_script_takes(name, pasted):
         ("docs/your_own.md", "python compare_learning_rates.py --task table.mine", "\nAdam "),
         ("docs/your_own.md", "python compare_tasks.py --tasks problem.mine", "problem.mine  Adam "),
         ("docs/your_own.md", "python compare_optimizers.py --optimizers SGD ", "Halving(every=3)"),
+        ("docs/real_size.md", "python compare_optimizers.py --task digits.images", "\nMomentum "),
     ],
 )
 def test_what_is_ones_own_works_when_pasted(page, start, says, pasted, capsys):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from lab.outcome import no_progress
 from lab.training import way
 from lab.training.adapt import manners
+from lab.training.datasets import on_device
 from lab.training.runs import Training, trainings_of
 from lab.training.train import train_all, train_in_turn
 
@@ -99,6 +100,18 @@ def test_small_nets_are_stacked_and_those_of_a_real_size_are_not(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_tasks_of_the_lab_are_stacked(name):
     assert way.is_stack_quicker(TASKS[name], trainings_of(TASKS[name], range(4)))
+
+
+def test_elsewhere_than_on_the_processor_all_are_one_stack(monkeypatch):
+    """Whatever their work is. Torch's meta device, which computes nothing, stands for a GPU."""
+    monkeypatch.delattr(way, "work_of")
+    task = task_of(*QUICKER["784-256-10"][:1], 784)
+    there = [
+        replace(training, dataset=on_device(training.dataset, torch.device("meta")))
+        for training in trainings_of(task, range(4))
+    ]
+    assert way.is_stack_quicker(task, there)
+    assert next(there[0].make_net(task).parameters()).device.type == "meta"
 
 
 def test_a_mini_batch_of_many_is_more_work():
