@@ -276,7 +276,8 @@ def test_each_script_that_trains_turns_the_axes(workdir, capsys):
             assert script.main([*words, *short, *more]) == 0
             rows = [row.split(",") for row in (workdir / "a.csv").read_text().splitlines()]
             where = rows[0].index("optimizer")
-            last.append({row[where]: float(row[-1]) for row in rows[1:]})
+            chosen = [row for row in rows[1:] if "judged" not in row]
+            last.append({row[where]: float(row[-1]) for row in chosen})
         plain, turned = last
         assert turned["SGD"] == pytest.approx(plain["SGD"], rel=1e-3), script
         assert turned["Adam"] != pytest.approx(plain["Adam"], rel=1e-3), script
