@@ -82,7 +82,9 @@ for name, change in changes.items():
         if str(getattr(it, "__file__", "")).startswith(str(Path.cwd())):
             del sys.modules[module]
     import compare_optimizers
+    from lab.training import way
 
+    way.MIN_NETS = 2
     found[name] = {
         words[1]: run(compare_optimizers.main, words)
         for words in (["--seeds", "2"], ["--seed", "81"], ["--seed", "82"])

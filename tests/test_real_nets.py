@@ -270,6 +270,7 @@ def test_a_sweep_gives_the_numbers_of_a_plain_loop(name, small_file):
     is_right, source = TASKS[name][0], HEAD + TASKS[name][1]
     small_file(source)
     words = ["--task", "b.mine", "--optimizers", "SGD", "--seeds", "3", "--lr-count", "2"]
+    words += ["--judges", "3"]
     end = run(compare_learning_rates, *words, "--lr-range", "0.01", "0.1")
     assert_saved(end)
     rows = read_csv()
@@ -278,7 +279,7 @@ def test_a_sweep_gives_the_numbers_of_a_plain_loop(name, small_file):
         assert float(row["final_loss"]) == near(alone.final)
         assert float(row["held_out_loss"]) == near(alone.held_out)
     best = float(end.rows["SGD"]["best lr"])
-    alone = [plain_sgd(source, best, seed=SEED + k) for k in range(3)]
+    alone = [plain_sgd(source, best, seed=SEED + k) for k in range(3, 6)]
     assert_accuracy(end.column("accuracy"), is_right, alone)
 
 

@@ -332,11 +332,11 @@ def test_the_panel_shows_each_ones_rate():
     assert constant == [0.1] * STEPS
     assert falling == pytest.approx([0.2 * 0.1 ** (step // 8) for step in range(STEPS)])
     top = figure.axes[0]
-    assert [line.get_color() for line in panel.lines] == [line.get_color() for line in top.lines]
+    colors = {line.get_label(): line.get_color() for line in top.lines}
+    assert [line.get_color() for line in panel.lines] == [colors["SGD(lr=0.1)"], colors["dec"]]
     assert panel.get_xlabel() == "Steps"
     assert top.get_xlabel() == ""
     assert panel.get_shared_x_axes().joined(panel, top)
-    assert [line.get_label() for line in top.lines] == ["SGD(lr=0.1)", "dec"]
     del runs["dec"]
     assert not panels_of(compare_optimizers.draw(runs))
 
@@ -351,7 +351,6 @@ def test_the_panel_shows_each_ones_rate():
     (other,) = panels_of(figure)
     for one, two in zip(panel.lines, other.lines, strict=True):
         assert one.get_ydata().tolist() == two.get_ydata().tolist()
-    assert figure.get_figheight() == pytest.approx(5.2)
 
     surface = SURFACES["valley"]
     runs = dict(compare_paths.compare(surface, {"dec": specs["dec"]}, steps=9))

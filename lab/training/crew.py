@@ -206,7 +206,7 @@ class Crew(Alone):
         """Return the runs of all parts, with what ended the first that an error has ended."""
         runs = [part for part in parts if isinstance(part, Runs)]  # each of them is
         failed = next((part for part in runs if part.error), None)
-        whole = in_a_row([part for part in runs if not part.error] or runs[:1])
+        whole = in_a_row([part for part in runs if is_trained(part)] or runs[:1])
         if failed:
             step, seed = len(failed.losses) + 1, failed.trainings[0].seed
             stopped = failed.stopped
@@ -269,7 +269,7 @@ class Crew(Alone):
             with one_thread() if order.is_shared else nullcontext():
                 part = order.train(groups[k], progress)
             yield k, part
-            if isinstance(part, Runs) and part.error:
+            if isinstance(part, Runs) and not is_trained(part):
                 return
 
     def _by_workers(
@@ -469,9 +469,14 @@ def untrained(order: Order, training: Training, error: BaseException, why: str) 
 
 def is_failure(part: Result) -> bool:
     """Tell whether an optimizer failed, so that one after the other none would come after it."""
-    if isinstance(part, str) or not part.error:
+    if isinstance(part, str) or is_trained(part):
         return False
     return not isinstance(part.error, LostError | ConnectionError | KeyboardInterrupt)
+
+
+def is_trained(runs: Runs) -> bool:
+    """Tell whether they were trained to their end; what failed may be the loss after that."""
+    return not runs.error or len(runs.losses) == runs.task.epochs * runs.steps_per_epoch
 
 
 def work_of(task: Task, trainings: Sequence[Training]) -> float:

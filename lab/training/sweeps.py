@@ -171,6 +171,20 @@ class Sweep(SweepSummary, Outcome):
                 judging.held_out_losses,
             )
 
+    def __repr__(self) -> str:
+        """Return the sweep in three lines: a notebook shows them."""
+        loss = (
+            self.median[self.best]
+            if self.judged_losses is None
+            else quartiles(self.judged_losses)[1]
+        )
+        return (
+            f"{type(self).__name__} of {len(self.lrs)} rates from {self.lrs[0]:.3g} to "
+            f"{self.lrs[-1]:.3g}, {len(self.seeds)} seeds\n"
+            f"best_lr {self.best_lr:.3g}, median held-out loss {loss:.4g}\n"
+            "has: lrs, seeds, final_losses, held_out_losses, best_lr, good_lrs(), judged, runs"
+        )
+
     def summary(self) -> SweepSummary:
         """Return the same without what grows with steps and nets: small enough to be sent."""
         return SweepSummary(
