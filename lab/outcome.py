@@ -157,7 +157,11 @@ def describe(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """Return an exception's own message on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        text = str(error)
+    except Exception:  # one of a user's own may have no words
+        text = ""
+    return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def place_of(error: BaseException) -> str:

@@ -54,6 +54,14 @@ def test_an_error_is_one_line():
     assert describe(OSError("a\n b")) == "OSError: a b"
 
 
+def test_an_error_whose_words_fail_is_told_by_its_name():
+    class SpeechlessError(Exception):
+        def __str__(self):
+            raise KeyError("no words")
+
+    assert describe(SpeechlessError()).startswith("SpeechlessError:")
+
+
 def test_the_nearest_names_are_offered_or_else_all():
     assert nearest("adma", ["SGD", "Adam"]) == "; did you mean Adam?"
     assert nearest("x", ["SGD", "Adam"]) == "; known: SGD, Adam"

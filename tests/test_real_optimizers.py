@@ -80,6 +80,12 @@ KINDS = {
     def __init__(self, params, lr=0.01):
         super().__init__(params, {{"lr": lr}})
 {CLOSURE}{STEPS_DOWN}"""),
+    "the loss returned as a float": ({}, f"""
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, {{"lr": lr}})
+{CLOSURE}{STEPS_DOWN}
+        return float(loss.sum())
+"""),
     "lr without a default": ({}, f"""
     def __init__(self, params, lr):
         super().__init__(params, {{"lr": lr}})

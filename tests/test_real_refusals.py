@@ -43,6 +43,9 @@ mine = Task(lambda seed: (TensorDataset(x[:80], y[:80]), TensorDataset(x[80:], y
     "labels from 1 on": (["b.mine", "2", "0 to 1"], f"""
 mine = Task(data(x, y + 1), {NET}, F.cross_entropy, 3, 20)
 """),
+    "labels of -1 and 1": (["b.mine", "from -1 to 1", "0 to 1"], f"""
+mine = Task(data(x, 2 * y - 1), {NET}, F.cross_entropy, 3, 20)
+"""),
     "a word that the embedding lacks, late": (["b.mine"], """
 words = torch.randint(9, (120, 3), generator=g)
 words[79] = 9
@@ -59,6 +62,10 @@ mine = Task(data(x, x.sum(1)), lambda: nn.Linear(2, 1), lambda o, y: ((o - y) **
     "a last mini-batch of one that batch norm refuses": (["b.mine", "--batch-size"], """
 net = lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
 mine = Task(data(x[:101], y[:101]), net, F.cross_entropy, 3, 20)
+"""),
+    "batch norm, and mini-batches of one": (["b.mine", "--batch-size"], """
+net = lambda: nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+mine = Task(data(x, y), net, F.cross_entropy, 3, 1)
 """),
     "a last mini-batch of one that squeeze() makes a number": (["b.mine", "--batch-size"], """
 class Net(nn.Linear):

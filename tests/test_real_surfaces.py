@@ -1,5 +1,7 @@
 """Surfaces as people write them: descended, or to blame themselves."""
 
+from lab.training.descent import vectorized
+
 import matplotlib.pyplot as plt
 import numpy
 import pytest
@@ -73,6 +75,12 @@ def test_a_surface_of_two_numbers_is_descended(formula, surface):
 @pytest.mark.parametrize("formula", [by_numpy, in_parts, a_constant, raises, wrong_shape])
 def test_a_surface_that_cannot_be_descended_is_itself_to_blame(formula, surface):
     assert_refused(surface(formula), formula.__name__, never=["--start", "SGD", "does not work"])
+
+
+@pytest.mark.parametrize("formula", [3.0, min])
+def test_what_is_no_formula_of_a_point_is_itself_to_blame(formula):
+    with pytest.raises(ValueError, match="surface mine: its formula"):
+        vectorized("mine", SURFACES["valley"]._replace(formula=formula))
 
 
 def test_a_surface_is_drawn_with_holes_where_it_is_undefined(surface):

@@ -18,6 +18,7 @@ import pytest
 import torch
 from small_files import (
     HEAD,
+    assert_like_plain,
     assert_refused,
     assert_saved,
     objects_of,
@@ -117,6 +118,13 @@ def test_a_default_set_in_ones_own_file_changes_nobody_elses_numbers(default, fi
     else:
         assert_saved(end)
         assert alone == [row["held_out_loss"] for row in read_csv() if row["task"] == ours]
+
+
+def test_a_file_that_wants_no_gradients_is_trained_like_any_other(small_file):
+    small_file("import torch\ntorch.set_grad_enabled(False)\n" + HEAD + LINEAR)
+    end = run(compare_optimizers, "--task", "b.mine", "--optimizers", "SGD", "--lr", "0.05")
+    plain = plain_training(objects_of(HEAD + LINEAR)["mine"], lambda p: torch.optim.SGD(p, lr=0.05))
+    assert_like_plain(end, "SGD", [plain])
 
 
 def test_data_drawn_at_import_do_not_depend_on_what_the_process_did_before(small_file):

@@ -135,13 +135,14 @@ def as_if_alone(module_name: str) -> Iterator[None]:
     """Import in the block as if nothing had run before, and leave all as it was.
 
     So what a file draws at random does not depend on the process, and the defaults of dtype and
-    device that it sets are its own: see `under_own_defaults`.
+    device that it sets are its own: see `under_own_defaults`. That it wants no gradients, as after
+    `torch.set_grad_enabled(False)`, ends with it: to train takes gradients.
     """
     if module_name not in sys.modules:
         defaults_of.pop(module_name, None)
     before = torch.get_default_dtype(), torch.get_default_device()
     states = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         random.seed(0)
         numpy.random.seed(0)

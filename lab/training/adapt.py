@@ -88,7 +88,7 @@ def adapted(optimizer: Optimizer, manner: Manner) -> Optimizer:
         returned = own_step(recorded)
         if not losses:
             raise RuntimeError("step has not called its closure, which computes the gradients")
-        return losses[0] if returned is None else returned
+        return returned if isinstance(returned, Tensor) else losses[0]  # some return a float
 
     vars(optimizer)["step"] = MethodType(step, optimizer)
     return optimizer

@@ -122,7 +122,7 @@ def check_outputs(task: Task, net: nn.Module, training: Training) -> None:
 
 @contextmanager
 def blaming_the_size(n: int, dataset: Any, batch_size: int) -> Iterator[None]:
-    """Have a refusal say that it is the last, smaller mini-batch, of `n` samples, if it is."""
+    """Have a refusal say that it is a smaller mini-batch, of `n` samples, or one of one, if so."""
     try:
         yield
     except ValueError as error:
@@ -182,7 +182,8 @@ def range_in_words(outputs: object, y: object) -> str:
     n_classes = outputs.shape[1]
     if not ((y < 0) | (y >= n_classes)).any():
         return ""
-    return f": its net has scores for the classes 0 to {n_classes - 1}, and y goes up to {y.max()}"
+    classes = f"its net has scores for the classes 0 to {n_classes - 1}"
+    return f": {classes}, and y goes from {y.min()} to {y.max()}"
 
 
 def check_gradient(task: Task, net: nn.Module, training: Training) -> None:
@@ -196,7 +197,8 @@ def check_gradient(task: Task, net: nn.Module, training: Training) -> None:
             raise ValueError(
                 "its loss is a sum, which grows with the mini-batch: take the mean over samples"
             )
-    check_backward(task, net, *first(task, training.dataset, task.batch_size))
+    with blaming_the_size(task.batch_size, training.dataset, task.batch_size):
+        check_backward(task, net, *first(task, training.dataset, task.batch_size))
     check_last_batch(task, training)
 
 

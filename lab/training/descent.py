@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -90,7 +91,9 @@ def vectorized(name: str, surface: Surface) -> Surface:
         if not (values[0].isfinite() and gradient[0].isfinite().all()):
             raise ValueError(f"surface {name}: it is not finite at its start {surface.start}")
         return surface if way is written else surface._replace(formula=way)
-    takes_two = len(inspect.signature(written).parameters) == 2
+    takes_two = False
+    with suppress(TypeError, ValueError):  # a number, or a function that is not Python's
+        takes_two = len(inspect.signature(written).parameters) == 2
     raise ValueError(
         f"surface {name}: its formula has to map points (..., 2), or x and y, to values by torch's "
         f"functions: {reasons[2 if takes_two else 0]}"
