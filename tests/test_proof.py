@@ -262,6 +262,36 @@ def test_of_two_shadows_the_one_goes_on_that_does_not_diverge(lrs):
     assert not train_all(SMALL, small_trainings(lrs), DecaysMatrices).stacked
 
 
+class DecaysMatricesLate(DecaysMatrices):
+    """Does so from the second epoch on, in which one shadow is left."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        its_own = DecaysMatrices if self.count > 4 else torch.optim.SGD
+        return its_own.step(self, closure)
+
+
+@pytest.mark.parametrize("lrs", [(0.01, 1e25, 0.02), (0.01, 0.02, 1e25)])
+def test_a_shadow_that_has_diverged_within_the_first_epoch_is_not_the_one_that_goes_on(lrs):
+    assert not train_all(SMALL, small_trainings(lrs), DecaysMatricesLate).stacked
+
+
+def test_weights_that_differ_after_the_first_step_are_found_before_the_second(monkeypatch):
+    backward, steps = stack.Stack.backward, []
+
+    def counted(stack, samples):
+        steps.append(samples)
+        return backward(stack, samples)
+
+    monkeypatch.setattr(stack.Stack, "backward", counted)
+    assert not train_all(SMALL, small_trainings(), DecaysMatrices).stacked
+    assert len(steps) == 1
+
+
 def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
     checked = []
 

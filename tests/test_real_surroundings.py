@@ -1,6 +1,7 @@
 """What lies around a user's file: how it is imported, the process, surfaces, losses below zero."""
 
 import os
+import random
 import re
 import shlex
 import signal
@@ -10,10 +11,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from lab.command_line.imports import find
 from lab.output.main import run_main
 from lab.pictures.curves import named_lines
 
 import matplotlib.pyplot as plt
+import numpy
 import pytest
 import torch
 from small_files import (
@@ -52,7 +55,7 @@ IMPORTS = {
     "it ends the process": ("b", "b.mine", ["cannot import b", "exit", "line 2"],
                             "import sys\nsys.exit()\n"),
     "it ends it well": ("b", "b.mine", ["cannot import b", "exit"], "raise SystemExit(0)\n"),
-    "it reads the command line": ("b", "b.mine", ["cannot import b"],
+    "it reads the command line": ("b", "b.mine", ["cannot import b", "unrecognized arguments"],
         "import argparse\nargparse.ArgumentParser().parse_args()\n"),
     "it is interrupted by its own assert": ("b", "b.mine", ["cannot import b", "line 1"],
                                             "assert 1 == 2\n"),
@@ -125,6 +128,18 @@ def test_a_file_that_wants_no_gradients_is_trained_like_any_other(small_file):
     end = run(compare_optimizers, "--task", "b.mine", "--optimizers", "SGD", "--lr", "0.05")
     plain = plain_training(objects_of(HEAD + LINEAR)["mine"], lambda p: torch.optim.SGD(p, lr=0.05))
     assert_like_plain(end, "SGD", [plain])
+
+
+@pytest.mark.parametrize("draw", ["numpy.random.rand()", "random.random()", "torch.rand(1).item()"])
+def test_what_a_file_draws_at_import_is_the_same_in_every_process(draw, small_file):
+    drawn = []
+    for seed in (1, 2):
+        numpy.random.seed(seed)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        small_file(f"import random\nimport numpy\nimport torch\nx = {draw}\n", f"draws{seed}")
+        drawn.append(find(f"draws{seed}", "x"))
+    assert drawn[0] == drawn[1]
 
 
 def test_data_drawn_at_import_do_not_depend_on_what_the_process_did_before(small_file):
