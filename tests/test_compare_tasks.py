@@ -281,14 +281,15 @@ def test_each_cell_has_its_verdict_beside_the_best_of_its_row():
 
 
 def test_best_is_not_who_is_surely_worse_than_another():
-    # b has the lower median: but on each seed but these a is lower, by far.
+    # b has the lower median, 15 and not 15.5; but on 24 of 30 seeds a is lower, and by more.
     a, b = result([3.0, 1.0, 2.0], seeds=30), result([3.0, 1.0, 2.0], seeds=30)
     seeds = torch.arange(30, dtype=torch.float64)
     a.sweep.judged.held_out_losses = 1.0 + seeds
     b.sweep.judged.held_out_losses = 1.5 * (1.0 + seeds)
-    b.sweep.judged.held_out_losses[14:16] = 1.0
+    b.sweep.judged.held_out_losses[15:21] = 15.0
     table = Table(results_of(one=[a, b]))
     assert table.found["one"]["b", "a"].word == "worse"
+    assert table.medians.tolist() == [[15.5, 15.0]]
     assert table.best_of("one") == "a"
 
 
