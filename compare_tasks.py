@@ -36,7 +36,7 @@ from lab.training.crew import Crew, Job, open_crew
 from lab.training.jobs import TaskResult, try_rates
 from lab.training.statistics import quartiles
 from lab.training.sweeps import SweepSummary, grid_and_judges, learning_rates
-from lab.training.verdicts import EQUAL, Verdict, describe_test, seeds_needed, verdicts
+from lab.training.verdicts import EQUAL, Verdict, beside_best, describe_test, seeds_needed
 
 import torch
 from matplotlib.axes import Axes
@@ -116,9 +116,9 @@ class Table:
     """The results as tables: a row a task, a column an optimizer.
 
     `losses` are those of the judges, held out, and `medians` (tasks, optimizers) their medians.
-    `best` names the best of each task, and `ratios` (tasks, optimizers) says how many times its
-    loss one typically has. They are infinite where most seeds diverged, nan where there is no
-    result, and of tasks with losses that are not above 0 there are no ratios.
+    `ratios` (tasks, optimizers) says how many times the lowest loss of its row one typically has.
+    They are infinite where most seeds diverged, nan where there is no result, and of tasks with
+    losses that are not above 0 there are no ratios.
     """
 
     def __init__(self, results: Mapping[Place, Outcome], equal: float = EQUAL):
@@ -132,8 +132,7 @@ class Table:
                 self.results[place] = result
                 self.losses[place] = result.sweep.judged.held_out_losses
         self.medians = self.of(lambda place: quartiles(self.losses[place])[1].item())
-        self.found = {task: verdicts(self.row_losses(task), equal) for task in self.tasks}
-        self.best = {task: self.best_of(task) for task in self.tasks}
+        self.found = {task: beside_best(self.row_losses(task), equal) for task in self.tasks}
         self.ratios = self.of(self.ratio)
 
     def of(self, value: Callable[[Place], float]) -> Tensor:
@@ -154,32 +153,12 @@ class Table:
             place.optimizer: self.losses[place] for place in self.row(task) if place in self.losses
         }
 
-    def best_of(self, task: str) -> str | None:
-        """Return the optimizer with the lowest median of those that are worse than no other."""
-        losses, found = self.row_losses(task), self.found[task]
-        worse = {a for (a, _), verdict in found.items() if verdict.word == "worse"}
-        medians = {label: quartiles(each)[1].item() for label, each in losses.items()}
-        return min(losses, key=lambda label: (label in worse, medians[label]), default=None)
-
-    def verdict(self, place: Place) -> Verdict | None:
-        """Return what is known of an optimizer beside the best of its task, unless it is that."""
-        return self.found[place.task].get((place.optimizer, self.best[place.task] or ""))
-
-    def word(self, place: Place) -> str:
-        """Return "best", "worse", "equal" or "not known"."""
-        verdict = self.verdict(place)
-        if not verdict:
-            return "best"
-        return "not known" if verdict.word == "better" else verdict.word
+    def verdict(self, place: Place) -> Verdict:
+        """Return what is known of an optimizer beside the best of its task, whichever that is."""
+        return self.found[place.task][place.optimizer]
 
     def ratio(self, place: Place) -> float:
-        """Return how many times the loss of the best of its task an optimizer has."""
-        if not (self.losses[place] > 0).all():
-            return math.nan
         verdict = self.verdict(place)
-        if not verdict:
-            factors = [each.is_factor for each in self.found[place.task].values()]
-            return 1.0 if all(factors) else math.nan
         return verdict.typical if verdict.is_factor else math.nan
 
     def complete(self) -> "Table":
@@ -212,7 +191,7 @@ def conclusions(results: Mapping[Place, Outcome], equal: float = EQUAL) -> list[
 def verdicts_in_words(table: Table) -> list[str]:
     """Return on how many tasks each optimizer is best or equal to it, worse, or not known."""
     n_seeds = min(map(len, table.losses.values()))
-    n_pairs = math.comb(len(table.optimizers), 2)
+    n_pairs = len(table.optimizers) - 1  # with the best
     if n_seeds < (needed := seeds_needed(n_pairs)):
         return [f"Nothing is known: {n_seeds} judges are too few for a test; {needed} would do."]
     sentences = [
@@ -221,15 +200,11 @@ def verdicts_in_words(table: Table) -> list[str]:
     ]
     for label in table.optimizers:
         places = [Place(task, label) for task in table.tasks]
-        words = [table.word(place) for place in places]
-        good, worse = words.count("best") + words.count("equal"), words.count("worse")
+        found = {place: table.verdict(place) for place in places}
+        words = [verdict.word for verdict in found.values()]
+        good, worse = words.count("equal"), words.count("worse")
         sentence = f"{label} is best or {within(table.equal)} on {good}, worse on {worse}"
-        by = {
-            place: verdict
-            for place in places
-            if table.word(place) == "worse" and (verdict := table.verdict(place))
-            if verdict.is_factor
-        }
+        by = {k: each for k, each in found.items() if each.word == "worse" and each.is_factor}
         if by:
             most = max(by, key=lambda place: by[place].typical)
             sentence += f" (at most {amount(by[most])}, on {most.task})"
@@ -242,7 +217,7 @@ def unknown_in_words(table: Table) -> list[str]:
     needed = {
         place: verdict.seeds or math.inf
         for place in table.results
-        if table.word(place) == "not known" and (verdict := table.verdict(place))
+        if (verdict := table.verdict(place)).word == "not known"
     }
     if not needed:
         return []
@@ -349,7 +324,7 @@ def profile(ratios: Tensor, factors: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the figure
 
 DARKEST = 100.0  # times the best loss of a task
-MARKS = {"best": "★", "equal": "=", "worse": "", "not known": "?"}
+MARKS = {"equal": "=", "worse": "", "not known": "?"}
 
 
 def draw(
@@ -391,7 +366,7 @@ def draw_table(axes: Axes, table: Table) -> None:
     axes.set_frame_on(False)
     axes.set(
         xlabel="Held-out loss at the best rate, and how many times the row's best it is\n"
-        f"★ best   = {within(table.equal)}   ? not known   no mark: worse"
+        f"= {within(table.equal)}   ? not known   no mark: worse"
     )
     key = axes.figure.colorbar(image, ax=axes, pad=0.01)
     key.set_ticks([0, 1, 2], labels=["1×", "10×", "100×"])
@@ -406,7 +381,7 @@ def draw_cell(axes: Axes, x: int, y: int, table: Table, place: Place, color: str
     if math.isfinite(ratio):
         text += f"\n{ratio:.0f}×" if ratio >= 100 else f"\n{in_digits(ratio, 3)}×"
     axes.text(x + 0.08, y, text, ha="center", va="center", fontsize=9, color=color)
-    mark = MARKS[table.word(place)]
+    mark = MARKS[table.verdict(place).word]
     axes.text(x - 0.36, y, mark, ha="center", va="center", fontsize=15, weight="bold", color=color)
 
 

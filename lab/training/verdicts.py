@@ -1,7 +1,7 @@
-"""Worse, equal, or not known: what values of many seeds, paired, say of each two, and how surely.
+"""Worse, equal, or not known: what values of many seeds, paired, say, and how surely.
 
-Of each pair there is an interval for the factor between the two that is typical of a seed. All
-intervals of a table hold at once in 95 % of tables. So does all that is read from them:
+Of each two, or of each one beside the best, there is an interval for the factor between them that
+is typical of a seed. All of these hold at once in 95 % of tables. So does what is read from them:
 
     equal       it lies within 10 %, from 1/1.1 to 1.1, whether 1 is in it or not
     worse       it lies above 1, and not within 10 %
@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import NamedTuple
+
+from lab.training.statistics import quartiles
 
 import torch
 from torch import Tensor
@@ -37,6 +40,60 @@ class Verdict:
     seeds: int | None = None
 
 
+class Shift(NamedTuple):
+    """How far above another one typically is, and from where to where for sure."""
+
+    typical: float
+    low: float
+    high: float
+    is_bounded: bool = True  # on no seed it diverged where the other did not
+
+    def above_zero(self) -> float:
+        """Return how many times too long the interval is to lie above 0; 0 if it does."""
+        if self.low > 0:
+            return 0
+        return (self.typical - self.low) / self.typical if 0 < self.typical < math.inf else math.inf
+
+    def below(self, limit: float) -> float:
+        """Return how many times too long the interval is to end at the limit; 0 if it does."""
+        if not (self.is_bounded and self.typical <= limit):
+            return math.inf
+        if self.high <= limit:
+            return 0
+        above = limit - self.typical
+        return (self.high - self.typical) / above if above else math.inf
+
+
+class Compared(NamedTuple):
+    """What is compared: logarithms, or the values themselves; and by how much equal ones differ."""
+
+    values: dict[str, Tensor]  # (n,) each
+    limit: float
+    as_factors: bool
+
+    def shifts(self, error_rate: float) -> dict[tuple[str, str], Shift]:
+        """Return how far each is above each other; an interval is wrong at this rate."""
+        found = {}
+        for a, b in combinations(self.values, 2):
+            difference = self.values[a] - self.values[b]  # nan where both diverged
+            difference = difference.nan_to_num(0, math.inf, -math.inf)
+            typical, low, high = shift(difference, error_rate)
+            found[a, b] = Shift(typical, low, high, bool((difference < math.inf).all()))
+            found[b, a] = Shift(
+                0 - typical, 0 - high, 0 - low, bool((difference > -math.inf).all())
+            )
+        return found
+
+    def verdict(self, shift: Shift, too_long: Mapping[str, float]) -> Verdict:
+        """Return what a shift says: the first word for which it is 0 times too long."""
+        word = next((word for word, times in too_long.items() if not times), "not known")
+        least = min(too_long.values())  # an interval shrinks as the square root of the seeds grows
+        n = len(next(iter(self.values.values())))
+        seeds = math.ceil(n * least**2) if 0 < least < math.inf else None
+        typical, low, high = map(exp, shift[:3]) if self.as_factors else shift[:3]
+        return Verdict(word, typical, low, high, self.as_factors, seeds)
+
+
 def verdicts(
     values: Mapping[str, Tensor],
     equal: float = EQUAL,
@@ -50,44 +107,59 @@ def verdicts(
     place of factors, and those are equal that are within `equal` times the smallest median size.
 
     The chance that any interval is wrong is at most `error_rate`: each pair has its share of that
-    (Bonferroni). So the best may be chosen by the same values.
+    (Bonferroni).
     """
-    logs = {k: each.double().nan_to_num(math.inf, math.inf) for k, each in values.items()}
-    as_factors = as_factors and all(bool((each > 0).all()) for each in logs.values())
-    if as_factors:
-        limit = math.log1p(equal)
-        logs = {k: each.log() for k, each in logs.items()}
-    else:
-        limit = equal * min(float(each.abs().median()) for each in logs.values())
-    error_rate /= math.comb(len(logs), 2) or 1
-    found = {}
-    for a, b in combinations(logs, 2):
-        difference = (logs[a] - logs[b]).nan_to_num(0, math.inf, -math.inf)  # nan: both diverged
-        typical, low, high = shift(difference, error_rate)
-        may_be_equal = bool(difference.isfinite().all())
-        for pair, interval in (((a, b), (typical, low, high)), ((b, a), (-typical, -high, -low))):
-            found[pair] = verdict(*interval, limit, may_be_equal, len(difference), as_factors)
-    return found
+    compared = compare(values, equal, as_factors)
+    found = compared.shifts(error_rate / max(1, math.comb(len(values), 2)))
+    result = {}
+    for (a, b), shift in found.items():
+        other = found[b, a]
+        too_long = {
+            "equal": max(shift.below(compared.limit), other.below(compared.limit)),
+            "worse": shift.above_zero(),
+            "better": other.above_zero(),
+        }
+        result[a, b] = compared.verdict(shift, too_long)
+    return result
 
 
-def verdict(
-    typical: float,
-    low: float,
-    high: float,
-    limit: float,
-    may_be_equal: bool,
-    n: int,
-    as_factors: bool,
-) -> Verdict:
-    """Return what a shift and its interval over n seeds say; of factors they are logarithms."""
-    is_equal = may_be_equal and -limit <= low and high <= limit
-    word = "equal" if is_equal else "worse" if low > 0 else "better" if high < 0 else "not known"
-    seeds = None
-    if word == "not known":
-        seeds = seeds_to_settle(n, typical, low, high, limit, may_be_equal)
-    if as_factors:
-        typical, low, high = map(exp, (typical, low, high))
-    return Verdict(word, typical, low, high, as_factors, seeds)
+def beside_best(
+    values: Mapping[str, Tensor], equal: float = EQUAL, error_rate: float = ERROR_RATE
+) -> dict[str, Verdict]:
+    """Return what is known of each label beside the best, whichever that is; as in `verdicts`.
+
+    Only pairs with the one that is best can go wrong, so each of these has its share of the error
+    rate. It is one of the rivals, those that are surely above no other. So what is said of a label
+    has to hold beside each rival: of the one with the lowest median, too. `typical` is beside that.
+    Hsu, "Constrained simultaneous confidence intervals for multiple comparisons with the best",
+    Annals of Statistics 12, 1984.
+    """
+    compared = compare(values, equal)
+    found = compared.shifts(error_rate / max(1, len(values) - 1))
+    surely_above = {a for (a, _), shift in found.items() if shift.low > 0}
+    rivals = [a for a in values if a not in surely_above] or list(values)  # or all, in a circle
+    best = min(rivals, key=lambda a: quartiles(compared.values[a])[1].item(), default=None)
+    result = {}
+    for a in values:
+        beside = [found[a, b] for b in rivals if b != a]
+        shift = Shift(0, 0, 0) if best in (a, None) else found[a, best]
+        low = 0 if a in rivals else max(0, min(each.low for each in beside))
+        high = max([0, *(each.high for each in beside)])
+        too_long = {
+            "equal": max((each.below(compared.limit) for each in beside), default=0),
+            "worse": shift.above_zero() if a in rivals else 0,
+        }
+        result[a] = compared.verdict(Shift(shift.typical, low, high), too_long)
+    return result
+
+
+def compare(values: Mapping[str, Tensor], equal: float, as_factors: bool = True) -> Compared:
+    """Return what is compared of values (n,), by label: see `verdicts`."""
+    each = {k: values.double().nan_to_num(math.inf, math.inf) for k, values in values.items()}
+    if as_factors and all(bool((some > 0).all()) for some in each.values()):
+        return Compared({k: some.log() for k, some in each.items()}, math.log1p(equal), True)
+    smallest = min((float(some.abs().median()) for some in each.values()), default=0)
+    return Compared(each, equal * smallest, False)
 
 
 def exp(x: float) -> float:
@@ -129,25 +201,6 @@ def cutoff(n: int, error_rate: float) -> int:
         chances[rank:] += chances[:-rank].clone()
         chances /= 2
     return int((chances.cumsum(0) <= error_rate / 2).sum())
-
-
-def seeds_to_settle(
-    n: int, typical: float, low: float, high: float, limit: float, may_be_equal: bool
-) -> int | None:
-    """Return about how many seeds leave nothing open, if what is typical stays so.
-
-    An interval shrinks as the square root of the number of seeds grows, until it either leaves 0
-    out or lies within the limit. None if it never does.
-    """
-    if typical < 0:
-        typical, low, high = -typical, -high, -low
-    too_long = math.inf  # times so much
-    if 0 < typical < math.inf:
-        too_long = (typical - low) / typical
-    if typical < limit and may_be_equal:
-        within = max((high - typical) / (limit - typical), (typical - low) / (limit + typical))
-        too_long = min(too_long, within)
-    return math.ceil(n * too_long**2) if too_long < math.inf else None
 
 
 def seeds_needed(n_pairs: int, error_rate: float = ERROR_RATE) -> int:
