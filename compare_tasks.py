@@ -241,7 +241,7 @@ def costs_in_words(table: Table) -> str:
         for k in ranked
     )
     return (
-        f"Always to take one costs, against the best of each task, as a geometric mean over "
+        f"Always to take one costs, against the lowest loss of each task, as a geometric mean over "
         f"{len(ratios)} tasks [95 %, by a bootstrap over the tasks]: {each}."
     )
 
@@ -365,8 +365,8 @@ def draw_table(axes: Axes, table: Table) -> None:
     axes.grid(visible=False)
     axes.set_frame_on(False)
     axes.set(
-        xlabel="Held-out loss at the best rate, and how many times the row's best it is\n"
-        f"= {within(table.equal)}   ? not known   no mark: worse"
+        xlabel="Held-out loss at the best rate, and how many times the row's lowest it is\n"
+        f"= best, or {within(table.equal)}   ? not known   no mark: worse"
     )
     key = axes.figure.colorbar(image, ax=axes, pad=0.01)
     key.set_ticks([0, 1, 2], labels=["1×", "10×", "100×"])

@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 
 from lab.command_line import options, types
@@ -11,6 +12,7 @@ from lab.outcome import Outcome
 from lab.pictures.looks import looks_of
 from lab.training.jobs import TaskResult
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -23,6 +25,7 @@ from conftest import (
     textbook_training,
 )
 from matplotlib.colors import to_hex
+from scipy import stats
 from torch.nn.functional import mse_loss
 
 import compare_tasks as script
@@ -116,6 +119,53 @@ def test_every_number_of_table_and_csv_is_that_of_plain_loops(workdir, capsys, h
         assert float(default) == pytest.approx(sum(at_default) / 2, rel=1e-3)
 
 
+def is_above(differences, share):
+    """Whether so many differences lie above 0 for sure, by SciPy's signed-rank test."""
+    differences = np.array(differences)
+    found = stats.wilcoxon(differences, method="exact")
+    ranks = stats.rankdata(abs(differences))
+    return found.pvalue <= share and ranks[differences > 0].sum() > ranks.sum() / 2
+
+
+def words_of(losses):
+    """Return "equal", "worse" or "not known" of lists of losses, beside the best, by SciPy."""
+    share = 0.05 / (len(losses) - 1)
+
+    def above(a, b, limit=1.0):
+        pairs = zip(losses[a], losses[b], strict=True)
+        return is_above([math.log(x) - math.log(limit * y) for x, y in pairs], share)
+
+    rivals = [a for a in losses if not any(above(a, b) for b in losses if b != a)]
+    words = {}
+    for a in losses:
+        # b, 1.1 times as bad, is above a: so a is less than 10 % worse
+        is_equal = all(above(b, a, 1 / 1.1) for b in rivals if b != a)
+        words[a] = "equal" if is_equal else "not known" if a in rivals else "worse"
+    return words
+
+
+def test_every_verdict_is_the_one_that_scipy_reads_from_the_csv(workdir, capsys, homework):
+    homework(PROBLEMS, name="problems")
+    words = ["--tasks", "problems.ONE", "problems.TWO", "--optimizers", *SPECS, "--seeds", "2"]
+    words += ["--judges", "12", "--lr-range", "0.1", "1", "--lr-count", "2", "--csv", "a.csv"]
+    assert exit_status(script.main, ["--no-show", "--jobs", "1", *words]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    losses = {}
+    with open("a.csv", newline="") as file:  # noqa: PTH123
+        for row in csv.DictReader(file):
+            if row["stage"] == "judged":
+                columns = losses.setdefault(row["task"], {})
+                columns.setdefault(row["optimizer"], []).append(float(row["held_out_loss"]))
+    found = [words_of(columns) for columns in losses.values()]
+    assert len(found) == 2
+    for label in found[0]:
+        n = Counter(each[label] for each in found)
+        assert f"{label} is best or equal within 10 % on {n['equal']}, worse on {n['worse']}" in out
+    assert len({word for each in found for word in each.values()}) > 1
+    n = sum(Counter(each.values())["not known"] for each in found)
+    assert (f"Not known: {n} of 6." in out) == (n > 0)
+
+
 def test_from_a_session_tasks_are_passed_as_they_are():
     optimizers = {"SGD": parse_optimizer("SGD")}
     results = dict(script.compare(optimizers, {"mine": ONE}, LRS, range(3), range(3, 6)))
@@ -156,9 +206,9 @@ def test_where_all_tie_each_is_best_everywhere():
         f"{label} is best or equal within 10 % on 2, worse on 0, not known on 0." for label in "abc"
     ]
     assert costs == (
-        "Always to take one costs, against the best of each task, as a geometric mean over 2 tasks "
-        "[95 %, by a bootstrap over the tasks]: a 1 times [1, 1], b 1 times [1, 1], c 1 times "
-        "[1, 1]."
+        "Always to take one costs, against the lowest loss of each task, as a geometric mean over "
+        "2 tasks [95 %, by a bootstrap over the tasks]: a 1 times [1, 1], b 1 times [1, 1], "
+        "c 1 times [1, 1]."
     )
     assert rates == (
         "Within a factor of ten of its best rate, an optimizer's loss varies by 3 times; among the "
