@@ -159,6 +159,7 @@ def test_the_seeds_that_would_settle_it():
     values = {"a": doubles(0.2, 0.2, 0.2, 0.2, -0.3, 1), "b": torch.zeros(6)}
     found = verdicts(values, error_rate=1 / 32)
     assert {each.seeds for each in found.values()} == {38}
+    assert {each.seeds for each in beside_best(values, error_rate=1 / 32).values()} == {38}
     generator = torch.Generator().manual_seed(2)
     settled = 0
     for _ in range(40):
@@ -208,8 +209,8 @@ def test_where_either_of_two_may_be_the_best_neither_is_called_so():
 
 
 def test_who_is_surely_above_one_is_not_the_best_whoever_is():
-    # Twice a, but b may be as bad as c.
-    assert beside(a=ONES, b=(0.5, 0.5, 1, 1, 4, 4), c=TWOS)["c"] == ("worse", 1, 4)
+    # Twice a; but b, which has the lowest median, may be worse than c.
+    assert beside(a=ONES, b=(0.5, 0.5, 0.9, 0.9, 4, 4), c=TWOS)["c"] == ("worse", 1, 4)
 
 
 def test_what_may_not_be_ten_percent_worse_than_the_best_is_equal_to_it():
