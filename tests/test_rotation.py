@@ -266,8 +266,9 @@ def test_each_script_that_trains_turns_the_axes(workdir, capsys):
         (compare_learning_rates, ["--epochs", "1", "--optimizers", "SGD", "Adam", "--seeds", "2",
                                   "--judges", "2",
                                   "--lr-count", "2"]),
-        (compare_tasks, ["--tasks", "logistic", "--optimizers", "SGD", "Adam", "--seeds", "2",
-                         "--lr-count", "2", "--jobs", "1", "--lr-range", "0.01", "0.1"]),
+        (compare_tasks, ["--tasks", "scales", "--optimizers", "SGD", "Adam", "--seeds", "2",
+                         "--lr-count", "2", "--jobs", "1", "--lr-range", "0.0003", "0.003",
+                         "--judges", "2"]),
         (compare_paths, ["--steps", "3", "--optimizers", "SGD", "Adam"]),
     ]  # fmt: skip
     for script, words in commands:
