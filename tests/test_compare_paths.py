@@ -5,7 +5,7 @@ import math
 import re
 
 from lab.pictures import animations
-from lab.training.descent import LRS
+from lab.training.descent import LRS, left_at
 
 import matplotlib.pyplot as plt
 import pytest
@@ -116,6 +116,10 @@ def test_leaving_for_infinity_is_a_result_and_the_axes_stay(workdir, capsys):
     assert f"diverged at step {runs['wild'].diverged_at}" in out
     outside = [abs(y) > 3 or y > 2 for y in runs["away"].path[:, 1].tolist()]
     assert f"left the window at step {outside.index(True)}" in out
+    swings = {"back": sgd(lr=0.6, momentum=0.5)}  # out of the window, and home again
+    assert left_at(dict(script.compare(VALLEY, swings))["back"].path, VALLEY.window) == 1
+    assert run_main("--optimizers", "optimizers.SGD(lr=0.6, momentum=0.5)") == 0
+    assert "left the window" not in capsys.readouterr().out
     figure = script.draw(VALLEY, runs)
     figure.canvas.draw()
     assert (figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) == VALLEY.window
