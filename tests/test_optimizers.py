@@ -635,7 +635,7 @@ def lbfgs_path(optimizer_class, seed=0, steps=25, new_batches=False, **options):
     return torch.stack(path), calls
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     new_batches=st.booleans(),
     seed=st.integers(0, 99),

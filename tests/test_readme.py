@@ -123,9 +123,19 @@ def test_each_command_is_one_that_its_script_takes(name, pasted):
         ("README.md", "python compare_optimizers.py --optimizers Adam homework", "MyMomentum(lr="),
         ("README.md", "python compare_learning_rates.py --task problem.mine", "\nAdam "),
         ("docs/your_own.md", "python compare_learning_rates.py --task table.mine", "\nAdam "),
-        ("docs/your_own.md", "python compare_tasks.py --tasks problem.mine", "problem.mine  Adam "),
+        pytest.param(
+            "docs/your_own.md",
+            "python compare_tasks.py --tasks problem.mine",
+            "problem.mine  Adam ",
+            marks=pytest.mark.slow,
+        ),
         ("docs/your_own.md", "python compare_optimizers.py --optimizers SGD ", "Halving(every=3)"),
-        ("docs/real_size.md", "python compare_optimizers.py --task digits.images", "\nMomentum "),
+        pytest.param(
+            "docs/real_size.md",
+            "python compare_optimizers.py --task digits.images",
+            "\nMomentum ",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_is_ones_own_works_when_pasted(page, start, says, pasted, capsys):
