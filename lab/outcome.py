@@ -17,7 +17,8 @@ HERE = Path(__file__).resolve().parents[1]
 PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
 OUR_NAMES = (  # of files and folders that a user's own file cannot have
     *("data", "models", "settings", "surfaces", "tasks", "training", "tutorial"),
-    *("benchmarks", "exercises", "lab", "optimizers", "tests", "optimizer_basics"),
+    *("benchmarks", "checks", "exercises", "figures", "lab", "optimizers", "tests"),
+    *("check_optimizer", "optimizer_basics"),
 )
 
 
@@ -175,13 +176,18 @@ def place_of(error: BaseException) -> str:
 def is_of_a_user(path: Path) -> bool:
     """Tell whether a file is none of ours, of an installed package's, or of Python's."""
     path = path.resolve()
-    if not path.is_file():  # as <string>
+    if not path.is_file() or is_installed(path):  # no file: as <string>
         return False
     if path.is_relative_to(HERE):
         top = path.relative_to(HERE).parts[0].removesuffix(".py")
         return top not in OUR_NAMES and not top.startswith("compare_")
+    return True
+
+
+def is_installed(path: Path) -> bool:
+    """Tell whether a file is an installed package's or Python's, as in a .venv that lies here."""
     installed = {"site-packages", "dist-packages"} & {*path.parts}
-    return not installed and not path.is_relative_to(PYTHON)
+    return bool(installed) or path.is_relative_to(PYTHON)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -35,6 +35,9 @@ settings.load_profile("no clock, no files")
 # every operation, they would stand in each other's way.
 torch.set_num_threads(1)
 
+# A file that a test writes is imported anew, though of the same second, and leaves no other file.
+sys.dont_write_bytecode = True
+
 PATIENCE = 300  # seconds: a process that takes longer hangs, however busy the machine is
 
 posix_only = pytest.mark.skipif(

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from lab.outcome import Outcome, describe, keeping, nearest
+from lab import outcome
+from lab.outcome import Outcome, describe, is_of_a_user, keeping, nearest
 
 import pytest
 
@@ -65,3 +66,22 @@ def test_an_error_whose_words_fail_is_told_by_its_name():
 def test_the_nearest_names_are_offered_or_else_all():
     assert nearest("adma", ["SGD", "Adam"]) == "; did you mean Adam?"
     assert nearest("x", ["SGD", "Adam"]) == "; known: SGD, Adam"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("homework.py", True),
+        ("data/mine.py", False),
+        ("compare_tasks.py", False),
+        ("check_optimizer.py", False),
+        ("checks/contract.py", False),
+        (".venv/lib/site-packages/torch/optim/optimizer.py", False),
+    ],
+)
+def test_a_line_that_is_blamed_is_of_a_users_own_file(name, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome, "HERE", tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert is_of_a_user(path) == expected

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
-from lab.outcome import HERE, PYTHON, describe
+from lab.outcome import HERE, describe, is_installed
 from lab.training.adapt import MakeOptimizer
 from lab.training.datasets import is_plain
 from lab.training.runs import Training, state_of
@@ -265,8 +265,7 @@ def path_of(module_name: str) -> str:
 def is_written_here(path: str) -> bool:
     """Tell whether a file is no installed package's and not Python's own."""
     resolved = Path(path).resolve()
-    installed = {"site-packages", "dist-packages"} & {*resolved.parts}
-    return resolved.is_file() and not installed and not resolved.is_relative_to(PYTHON)
+    return resolved.is_file() and not is_installed(resolved)
 
 
 @cache
