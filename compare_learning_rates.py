@@ -248,8 +248,9 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
     figure, (left, right) = style.new_figure(2)
     draw_final_losses(left, sweeps)
     draw_histories(right, sweeps)
-    caption = curves.caption_of(next(iter(sweeps.values())).runs, "histories at the best rates")
-    style.legend(figure, curves.named_lines(right), caption)
+    runs = next(iter(sweeps.values())).runs
+    means = f"right: means of {runs.steps_per_epoch} steps, at the best rates"
+    style.legend(figure, curves.named_lines(right), curves.caption_of(runs, means))
     return figure
 
 

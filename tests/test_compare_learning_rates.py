@@ -285,7 +285,7 @@ def test_the_figure_marks_best_rates_and_divergence():
     ]
     assert [line.get_label() for line in named_lines(right)] == ["SGD, lr=1", "Adam, lr=1"]
     assert figure._supxlabel.get_text() == (
-        "5 seeds (0 to 4), batch size 32, histories at the best rates"
+        "5 seeds (0 to 4), batch size 32, right: means of 4 steps, at the best rates"
     )
 
 

@@ -155,6 +155,17 @@ def test_each_frame_of_the_race_draws_the_paths_so_far():
     animation._draw_was_started = True  # it is not to be shown
 
 
+def test_a_mark_at_the_edge_comes_when_the_race_is_there():
+    animation = paths.animate(VALLEY, dict(compare(VALLEY, steps=50)))
+    animation._draw_was_started = True  # it is not to be shown
+    marks = [line for line in animation._fig.axes[1].lines if line.get_marker() == "v"]
+    steps = [int(mark.get_xdata()[0]) for mark in marks]
+    assert steps == sorted(steps, reverse=True) == [35, 24]
+    for frame, seen in ((23, [False, False]), (24, [False, True]), (35, [True, True])):
+        animation._func(frame)
+        assert [mark.get_visible() for mark in marks] == seen
+
+
 def test_each_frame_draws_all_at_one_rate():
     specs = parse_optimizers(["SGD", "Adam", "homework=torch.optim.SGD(lr=0.2)"])
     lrs = [1e-4, 0.2, 1e200]

@@ -228,6 +228,8 @@ def animate(
     ]
     steps = max(len(run.path) for run in runs.values()) - 1
     moments = [*range(0, steps, -(-steps // MAX_FRAMES)), *[steps] * REST_FRAMES]
+    edge = style.once("off the axis")
+    marks = [line for line in figure.axes[1].lines if line.get_label() == edge]
 
     def show(number: int) -> None:
         now = moments[number] + 1
@@ -235,8 +237,10 @@ def animate(
             path.set_data(*points[:now].T)
             end.set_data(*points[:now][-1:].T)
             loss.set_data(*heights[:now].T)
+        for mark in marks:
+            mark.set_visible(mark.get_xdata()[0] < now)
 
-    lines = [line for racer in racers for line in racer]
+    lines = [*marks, *(line for racer in racers for line in racer)]
     return animations.animation_of(figure, lines, show, len(moments), progress)
 
 
