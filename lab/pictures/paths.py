@@ -238,7 +238,7 @@ def animate(
             end.set_data(*points[:now][-1:].T)
             loss.set_data(*heights[:now].T)
         for mark in marks:
-            mark.set_visible(mark.get_xdata()[0] < now)
+            mark.set_visible(float(numpy.asarray(mark.get_xdata())[0]) < now)
 
     lines = [*marks, *(line for racer in racers for line in racer)]
     return animations.animation_of(figure, lines, show, len(moments), progress)
