@@ -4,9 +4,12 @@ import argparse
 import json
 import re
 import runpy
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
+from lab.command_line.parser import OneLineParser
 from lab.output.main import run_main
 
 import checks.finding
@@ -16,14 +19,22 @@ from exercises.checks import WrongAnswer
 HERE = Path(__file__).parent
 
 
+def number_type(text: str) -> list[int]:
+    """Return the numbers of the exercises that a word names."""
+    numbers = range(1, len(EXERCISES) + 1)
+    if text != "all" and text not in map(str, numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from 1 to {len(numbers)}, or all"
+        )
+    return list(numbers) if text == "all" else [int(text)]
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "python -m exercises", description=__doc__, epilog="Run it in the folder of README.md."
     )
-    numbers = range(1, len(EXERCISES) + 1)
-    parser.add_argument(
-        "number", type=int, nargs="?", choices=numbers, metavar="N", help="which: 1 to 10"
-    )
+    text = f"which: 1 to {len(EXERCISES)}, or all"
+    parser.add_argument("numbers", type=number_type, nargs="?", metavar="N", help=text)
     parser.add_argument("file", type=Path, nargs="?", help="your own file, as my_file.py")
     parser.add_argument("--zh", action="store_true", help="in Chinese (中文)")
     return parser
@@ -54,25 +65,38 @@ def in_words(sentence: str, values: dict[str, object], chinese: bool) -> str:
     return checks.finding.say(sentence, chinese, **values)
 
 
+def fill(section: str) -> str:
+    """Return a section as wide as the terminal, 80 columns at most; commands stay whole."""
+    width = min(80, shutil.get_terminal_size().columns)
+    return "\n\n".join(
+        block if block.startswith("```") else textwrap.fill(block, width)
+        for block in section.split("\n\n")
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     sections = texts(options.zh)
-    if options.number is None:
+    if options.numbers is None:
         print("\n".join(section.splitlines()[0] for section in sections))
         return 0
     if options.file is None:
-        print(sections[options.number - 1])
+        chosen = [sections[number - 1] for number in options.numbers]
+        print("\n\n".join(chosen if options.zh else map(fill, chosen)))
         return 0
     if not options.file.is_file():
         parser.error(f"there is no file {str(options.file)!r}")
     sys.path.insert(0, str(options.file.resolve().parent))  # so that it can import files beside it
-    finding = check_file(options.number, options.file)
-    if finding is None:
-        print(in_words(RIGHT, {"number": options.number}, options.zh))
-        return 0
-    print(in_words(finding.sentence, finding.values, options.zh))
-    return 1
+    status = 0
+    for number in options.numbers:
+        finding = check_file(number, options.file)
+        sentence, values = RIGHT, {"number": number}
+        if finding:
+            sentence, values, status = finding.sentence, finding.values, 1
+        before = f"{number}. " if finding and len(options.numbers) > 1 else ""
+        print(before + in_words(sentence, values, options.zh))
+    return status
 
 
 if __name__ == "__main__":

@@ -129,7 +129,10 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
         assert by_epoch.lines[i].get_label() == script.name_of(size, run)
         assert list(by_epoch.lines[i].get_ydata()) == run.losses
         assert list(by_second.lines[i].get_xdata()) == run.seconds
-    assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == ("Epochs", "Seconds of training")
+    assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == (
+        "Epochs",
+        "Seconds of training, from the end of the first epoch on",
+    )
     assert (by_epoch.get_xscale(), by_second.get_xscale()) == ("linear", "log")
     losses = [loss for run in runs.values() for loss in run.losses]
     for axes in figure.axes:

@@ -481,6 +481,11 @@ def test_the_command_lists_reads_and_checks(tmp_path, capsys):
     assert len(titles) == 10
     assert exit_status(command.main, ["--zh", "6"]) == 0
     assert capsys.readouterr().out.startswith("6. 写 Adam\n")
+    assert exit_status(command.main, ["all"]) == 0
+    out = capsys.readouterr().out
+    assert all(title in out for title in titles)
+    long = [line for line in out.splitlines() if len(line) > 80]
+    assert all(line.startswith("python ") for line in long)
     path = tmp_path / "my_file.py"
     path.write_text(SOLUTIONS[0])
     assert exit_status(command.main, ["1", str(path)]) == 0
@@ -497,8 +502,8 @@ def test_the_command_lists_reads_and_checks(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["11"], "invalid choice: 11"),
-        (["one"], "invalid int value: 'one'"),
+        (["11"], "'11' is not a number from 1 to 10, or all"),
+        (["one"], "'one' is not a number from 1 to 10, or all"),
         (["1", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["1", "."], "there is no file '.'"),
     ],
@@ -508,6 +513,17 @@ def test_wrong_words_are_refused(words, message, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+    assert err.count("\n") == 1
+
+
+def test_one_file_is_checked_for_all(tmp_path, capsys):
+    path = tmp_path / "my_file.py"
+    path.write_text(SOLUTIONS[0] + SOLUTIONS[7])
+    assert exit_status(command.main, ["all", str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[7]] == ["Exercise 1 is right.", "Exercise 8 is right."]
+    assert lines[1] == "2. The file defines no MySGD."
+    assert len(lines) == 10
 
 
 def test_it_runs_as_a_module_and_finds_what_lies_beside_the_file(tmp_path):

@@ -3,7 +3,7 @@
 from lab.command_line.specs import parse_optimizers
 from lab.pictures import paths, style
 from lab.pictures.looks import looks_of
-from lab.training.descent import descents_at_each_lr
+from lab.training.descent import Descent, descents_at_each_lr
 
 import pytest
 import torch
@@ -39,6 +39,19 @@ def test_the_figure_shows_paths_ends_and_losses():
     assert marked["s"] == [-5, -2]
     assert (left.get_xlim(), left.get_ylim()) == VALLEY.window
     assert right.get_yscale() == "log"
+
+
+def test_dots_on_one_another_are_rings():
+    ends = [(0, 0), (0.01, 0), (0, 0), (1, 1)]
+    start = VALLEY.start
+    runs = {
+        label: Descent(VALLEY.formula, torch.tensor([start, end]).double(), steps=1)
+        for label, end in zip("abcd", ends, strict=True)
+    }
+    axes = paths.draw(VALLEY, runs).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [dot.get_markersize() for dot in dots] == [16, 12, 8, 8]
+    assert [dot.get_label() == style.once("end") for dot in dots] == [False, False, True, True]
 
 
 def test_the_legend_names_each_path_with_its_rate():

@@ -34,8 +34,15 @@ MORE = "more"
 DASHES = "-\u2013\u2014"  # the last two come from a text that a program has made pretty
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, with the options that every script has."""
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+class Parser(OneLineParser):
+    """The options that every script has."""
 
     def __init__(self, description: str | None, examples: str, output: str):
         width = shutil.get_terminal_size().columns - 2  # as argparse has it
@@ -131,9 +138,6 @@ class Parser(argparse.ArgumentParser):
             yield
         except (ValueError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
             self.error(str(error))
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 class Help(argparse.Action):

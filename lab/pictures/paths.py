@@ -22,6 +22,7 @@ from surfaces import SURFACES, Point, Surface
 PathLines: TypeAlias = tuple[Line2D, Line2D]  # a path, and the dot at its end
 
 MAX_FRAMES, REST_FRAMES = 100, 12  # of an animation
+DOT = 8  # points, the size of the one at the end of a path
 
 
 def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
@@ -51,13 +52,16 @@ def draw_contours(axes: Axes, surface: Surface, window: Window) -> None:
 def draw_paths(axes: Axes, runs: Mapping[str, Descent], window: Window) -> list[PathLines]:
     """Draw each path with its steps, and a larger dot at its end; return both, per optimizer.
 
-    The dot of a path that ends outside the window is hollow, and at its edge.
+    The dot of a path that ends outside the window is hollow, and at its edge. Where others will
+    cover it, it is a ring around them.
     """
     artists = []
-    for label, look in looks_of(runs).items():
-        points, end = drawable_path(runs[label], window), end_in(runs[label], window)
+    ends = {label: end_in(run, window) for label, run in runs.items()}
+    for k, (label, look) in enumerate(looks_of(runs).items()):
+        points, end = drawable_path(runs[label], window), ends[label]
+        size = DOT + 4 * n_near(end, list(ends.values())[k + 1 :], window)
         (line,) = axes.plot(*points.T, **look | {"marker": ".", "markersize": 5})
-        alone = look | {"linestyle": "none", "marker": "o", "markersize": 8, "zorder": 2.9}
+        alone = look | {"linestyle": "none", "marker": "o", "markersize": size, "zorder": 2.9}
         (dot,) = axes.plot(*end.unsqueeze(1), **alone, clip_on=False)
         show_end(dot, runs[label], window)
         artists.append((line, dot))
@@ -73,13 +77,20 @@ def show_end(dot: Line2D, run: Descent, window: Window) -> None:
     is_inside = torch.equal(end, run.path[-1])
     dot.set_data(*end.unsqueeze(1))
     dot.set_markerfacecolor(dot.get_color() if is_inside else "none")
-    dot.set_label(style.once("end" if is_inside else "end, outside"))
+    if dot.get_markersize() == DOT:  # the legend shows a plain one
+        dot.set_label(style.once("end" if is_inside else "end, outside"))
 
 
 def end_in(run: Descent, window: Window) -> Tensor:
     """Return the end of a path (2,), or the point of the window that is nearest to it."""
     low, high = torch.tensor(window, dtype=torch.float64).T
     return run.path[run.path.isfinite().all(1)][-1].clamp(low, high)
+
+
+def n_near(point: Tensor, others: list[Tensor], window: Window) -> int:
+    """Count those that a dot at the point would cover: within a hundredth of the window."""
+    low, high = torch.tensor(window, dtype=torch.float64).T
+    return sum(bool(((point - other).abs() < (high - low) / 100).all()) for other in others)
 
 
 def drawable_path(run: Descent, window: Window) -> Tensor:
