@@ -35,8 +35,11 @@ settings.load_profile("no clock, no files")
 # every operation, they would stand in each other's way.
 torch.set_num_threads(1)
 
-# A file that a test writes is imported anew, though of the same second, and leaves no other file.
-sys.dont_write_bytecode = True
+
+def pytest_collection_finish():
+    """Import what a test writes anew, though of the same second; the tests themselves are kept."""
+    sys.dont_write_bytecode = True
+
 
 PATIENCE = 300  # seconds: a process that takes longer hangs, however busy the machine is
 

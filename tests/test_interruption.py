@@ -31,9 +31,7 @@ def wait_for_row(process, start):
 
 
 @posix_only
-@pytest.mark.parametrize(
-    "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
-)
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGINT]])
 def test_a_signal_while_it_trains_saves_what_there_is(numbers, workdir):
     with start_script("compare_optimizers.py", *LONG) as process:
         wait_for_row(process, "wild")

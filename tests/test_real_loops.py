@@ -82,7 +82,10 @@ for name, change in changes.items():
         if str(getattr(it, "__file__", "")).startswith(str(Path.cwd())):
             del sys.modules[module]
     import compare_optimizers
+    import matplotlib.pyplot as plt
     from lab.training import way
+
+    plt.Figure.savefig = lambda figure, path, **style: Path(path).touch()
 
     way.MIN_NETS = 2
     found[name] = {

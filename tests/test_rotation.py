@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from lab.command_line.specs import parse_optimizer, parse_task
 from lab.command_line.tasks import load_task
@@ -15,6 +16,7 @@ from lab.training.stack import train_stack
 from lab.training.sweeps import Sweep
 from lab.training.train import train_all, train_in_turn
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import SMALL, SmallNet, assert_like_alone, assert_refused, small_trainings
@@ -258,15 +260,25 @@ def test_down_the_turned_valley_sgd_takes_the_same_steps_and_rmsprop_does_not():
 # ---------------------------------------------------------------- the option
 
 
-def test_each_script_that_trains_turns_the_axes(workdir, capsys):
-    """Adam's numbers change, those of SGD stay."""
+FEW_SCALES = """
+from dataclasses import replace
+from tasks import TASKS
+
+few = replace(TASKS["scales"], epochs=2)
+"""
+
+
+def test_each_script_that_trains_turns_the_axes(homework, workdir, capsys, monkeypatch):
+    """Adam's numbers change, those of SGD stay. No figure is rendered, which would take long."""
+    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, path, **style: Path(path).touch())
+    homework(FEW_SCALES)
     short = ["--no-show", "--csv", "a.csv"]
     commands = [
         (compare_optimizers, ["--epochs", "1", "--optimizers", "SGD", "Adam"]),
         (compare_learning_rates, ["--epochs", "1", "--optimizers", "SGD", "Adam", "--seeds", "2",
                                   "--judges", "2",
                                   "--lr-count", "2"]),
-        (compare_tasks, ["--tasks", "scales", "--optimizers", "SGD", "Adam", "--seeds", "2",
+        (compare_tasks, ["--tasks", "homework.few", "--optimizers", "SGD", "Adam", "--seeds", "2",
                          "--lr-count", "2", "--jobs", "1", "--lr-range", "0.0003", "0.003",
                          "--judges", "2"]),
         (compare_paths, ["--steps", "3", "--optimizers", "SGD", "Adam"]),
