@@ -1,6 +1,7 @@
 """What path does each optimizer take down a surface? Descend from one start and draw them all.
 
-The gradients are exact or, with --noise, stochastic, with the same draws for every optimizer.
+The gradients are exact or, with --noise, stochastic, with the same draws for every optimizer. With
+--task, it is the paths of a net's weights: over a plane through their start and two of their ends.
 """
 
 import math
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.command_line.memory import BYTES_PER_STEP, check_memory
-from lab.command_line.options import add_optimizers
+from lab.command_line.options import TASK_HELP, TaskNames, add_batch_size, add_optimizers
 from lab.command_line.parser import Parser
 from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.tasks import load_task
 from lab.command_line.types import (
     animation_path,
     finite_float,
@@ -22,13 +24,14 @@ from lab.command_line.types import (
     positive_float,
     positive_int,
 )
-from lab.outcome import ProgressOf, keeping, show_none
+from lab.outcome import ProgressOf, keeping, nearest, show_none
 from lab.output.main import run_main
 from lab.output.report import Report
-from lab.output.table import NUMBER, Column, as_numbers, name_columns
+from lab.output.table import NUMBER, Column, as_numbers, in_digits, name_columns
+from lab.pictures import planes as plane_pictures
 from lab.pictures.paths import animate, animate_lrs, draw, draw_gallery
 from lab.training.adapt import MakeOptimizer
-from lab.training.checks import check_optimizers
+from lab.training.checks import check_optimizers, take_a_step
 from lab.training.descent import (
     Descent,
     Window,
@@ -42,13 +45,25 @@ from lab.training.descent import (
     vectorized,
     window_around,
 )
+from lab.training.planes import (
+    LOOKS,
+    Landscape,
+    landscape,
+    n_weights_of,
+    rise,
+    survey,
+    walk,
+)
 from lab.training.rotation import turned_surface
+from lab.training.runs import trainings_of
+from lab.training.trace import Trace
 
 import torch
 from matplotlib.animation import FuncAnimation
 
-from settings import SEED
+from settings import LR, SEED
 from surfaces import SURFACES, Point, Surface
+from tasks import Task
 
 SURFACE = "valley"
 OPTIMIZERS = {
@@ -66,9 +81,11 @@ EXAMPLES = """\
   python compare_paths.py --noise 1 --optimizers SGD Momentum --lr 0.1
   python compare_paths.py --surface rosenbrock --steps 200 --animate race.gif
   python compare_paths.py --animate-rates rates.html
-  python compare_paths.py --surface all"""
+  python compare_paths.py --surface all
+  python compare_paths.py --task spirals --lr 0.1 --animate paths.html"""
 
 CSV_HEADER = ("optimizer", "step", "x", "y", "loss")
+PLANE_HEADER = ("optimizer", "step", "x", "y", "distance", "loss", "loss_below")  # with --task
 
 
 def compare(
@@ -172,8 +189,82 @@ def rows(
     return as_numbers(columns_of(surface, runs), runs)
 
 
+# ---------------------------------------------------------------- the paths of a net's weights
+
+
+def compare_on(
+    task: Task,
+    optimizers: Mapping[str, MakeOptimizer] | None = None,
+    seed: int = SEED,
+    progress: ProgressOf = show_none,
+) -> Iterator[tuple[str, Trace]]:
+    """Train a task's net once per optimizer; yield (label, Trace) as each finishes.
+
+    `landscape` puts the paths beside a plane, and `survey` computes that plane's losses.
+
+        scene = landscape(dict(compare_on(TASKS["spirals"])), through=["SGD", "Adam"])
+        list(survey(scene))
+        lab.pictures.planes.draw(scene)
+    """
+    (training,) = trainings_of(task, [seed])
+    for label, make_optimizer in (optimizers or parse_optimizers(OPTIMIZERS, LR)).items():
+        run = walk(task, training, make_optimizer, progress(label))
+        yield label, run
+        run.raise_if_interrupted()
+
+
+def columns_on(optimizers: Iterable[str]) -> list[Column[str, Trace]]:
+    """Return the columns of a task's table."""
+    return [
+        *name_columns(optimizers),
+        Column("lr", ">8", lambda label, run: run.lr, ".3g", goes=1),
+        Column("loss", NUMBER, lambda label, run: run.loss, infinite="diverged"),
+        Column("moved", NUMBER, lambda label, run: run.moved),
+    ]
+
+
+def conclusions(scene: Landscape) -> Iterator[str]:
+    """Yield what the plane shows, and what it does not, in sentences."""
+    yield f"The plane goes through {plane_pictures.corners_in_words(scene)}."
+    far = {label: path.distances.max().item() for label, path in scene.paths.items()}
+    told = ", ".join(f"{label} {in_digits(distance, 3)}" for label, distance in far.items())
+    yield f"Largest distances of the paths from it: {told}."
+    label, path = max(scene.paths.items(), key=lambda item: item[1].distances[-1])
+    if path.losses_below is not None:
+        own, below = (in_digits(losses[-1].item()) for losses in (path.losses, path.losses_below))
+        yield f"{label} is not where it is drawn: it ends at {own}, the plane below it has {below}."
+    if scene.wall:
+        straight, matched, reason = scene.wall
+        one, other = map(plane_pictures.in_words, scene.ends)
+        height, share = rise(straight.losses)
+        after = f"not matched: {reason}"
+        if matched:
+            after = f"{in_digits(rise(matched.losses)[0], 3)} once hidden units are matched"
+        wall = f"a wall of {in_digits(height, 3)} at {share:.0%} of the way ({after})"
+        yield f"Straight from {one} to {other}: {wall}."
+
+
+# ---------------------------------------------------------------- the command line
+
+
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_paths.png")
+    parser.add_argument(
+        "--task",
+        action=TaskNames,
+        metavar="NAME",
+        help=f"the paths of a net's weights, in place of a surface: {TASK_HELP}",
+    )
+    parser.add_argument(
+        "--plane",
+        nargs="+",
+        metavar="NAME",
+        help="with --task: as SGD Adam, through the start and the ends of these two, or through "
+        "the ends of three (default: the first and the last of --optimizers)",
+    )
+    text = "with --task: how often to go through the data (default: the task's own)"
+    parser.add_argument("--epochs", type=positive_int, help=text)
+    add_batch_size(parser)
     parser.add_argument(
         "--surface",
         type=one_of([*SURFACES, "all"], "surface"),
@@ -200,7 +291,7 @@ def make_parser() -> Parser:
         "--lr",
         type=positive_float,
         help="the learning rate, where a NAME in brackets has no lr of its own (default: the "
-        "surface's, or else as with --tune)",
+        "surface's, or else as with --tune; of a task 0.01)",
     )
     parser.add_argument(
         "--tune",
@@ -213,7 +304,7 @@ def make_parser() -> Parser:
         TARGET,
         "the column `steps to` counts the steps until the loss is so near to the minimum",
     )
-    text = "turn the surface by 45 degrees"
+    text = "turn the surface by 45 degrees, or the axes of a task's weights"
     parser.add_argument("--rotate", action="store_true", help=text)
     parser.add_argument(
         "--animate",
@@ -226,12 +317,26 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse(
-    argv: list[str] | None,
-) -> tuple[Namespace, dict[str, Surface], dict[str, dict[str, Spec]]]:
-    """Parse the words; return the options, and by name the surfaces and their optimizers."""
+OF_SURFACES = ("surface", "start", "steps", "noise", "tune", "target", "animate_rates")
+OF_TASKS = ("plane", "epochs", "batch_size")
+
+
+def parse(argv: list[str] | None) -> tuple[Parser, Namespace]:
+    """Parse the words; refuse those that do not go together."""
     parser = make_parser()
     options = parser.parse(argv)
+    for name in OF_SURFACES if options.task else OF_TASKS:
+        if getattr(options, name) != parser.get_default(name):
+            flag = f"--{name.replace('_', '-')}"
+            is_of = "a surface, not with --task" if options.task else "--task, not with a surface"
+            parser.error(f"{flag} goes with {is_of}")
+    return parser, options
+
+
+def parse_surfaces(
+    parser: Parser, options: Namespace
+) -> tuple[dict[str, Surface], dict[str, dict[str, Spec]]]:
+    """Return by name the surfaces and their optimizers."""
     gallery = options.surface == "all"
     if gallery and (options.start or options.animate or options.animate_rates):
         parser.error("--start, --animate and --animate-rates go with one surface, not with all")
@@ -257,7 +362,7 @@ def parse(
             specs[names[0]],
             lambda spec: list(descend(first.formula, first.start, spec, torch.zeros(1, 2))),
         )
-    return options, surfaces, specs
+    return surfaces, specs
 
 
 def animations_of(
@@ -283,7 +388,55 @@ def animations_of(
 
 
 def main(argv: list[str] | None = None) -> int:
-    options, surfaces, specs = parse(argv)
+    parser, options = parse(argv)
+    return (main_of_task if options.task else main_of_surfaces)(parser, options)
+
+
+def main_of_task(parser: Parser, options: Namespace) -> int:
+    with parser.refusing():
+        task, training = load_task(options, options.task)
+        optimizers = parse_optimizers(options.optimizers, options.lr or LR)
+        check_plane(options, task, optimizers)
+        check_optimizers(optimizers, partial(take_a_step, task, training))
+
+    columns = columns_on(optimizers)
+    report: Report[str, Any] = Report(
+        options.output, options.csv, columns, task=f"--task {options.task}"
+    )
+    runs: dict[str, Trace] = {}
+    found = compare_on(task, optimizers, options.seed, report.progress)
+    for label, run in report.collect(found):
+        runs[label] = run
+        report.row(label, run)
+    scene = landscape(runs, options.plane or ())
+    if not report.interrupted:
+        for _ in report.collect(survey(scene, report.progress)):
+            pass
+    report.explain(optimizers)
+    report.conclude(partial(conclusions, scene))
+
+    animations = {}
+    if options.animate:
+        film = partial(plane_pictures.animate, scene, report.progress("animation"))
+        animations[options.animate] = film
+    figure = partial(plane_pictures.draw, scene)
+    return report.save(figure, PLANE_HEADER, scene.rows(), animations)
+
+
+def check_plane(options: Namespace, task: Task, optimizers: Mapping[str, Spec]) -> None:
+    """Refuse corners that are none, and weights that would not fit."""
+    names = options.plane or []
+    for name in names:
+        if name not in optimizers:
+            raise ValueError(f"--plane: unknown optimizer {name!r}{nearest(name, [*optimizers])}")
+    if len(set(names)) != len(names) or len(names) > 3:
+        raise ValueError("--plane: name two of --optimizers, or three, each once")
+    n_weights = n_weights_of(task)
+    check_memory(options, LOOKS * 4 * n_weights * len(optimizers))
+
+
+def main_of_surfaces(parser: Parser, options: Namespace) -> int:
+    surfaces, specs = parse_surfaces(parser, options)
     first, *others = surfaces
     titles = {name: f"{name}: {surface.lesson}" for name, surface in surfaces.items()}
     columns = {

@@ -27,7 +27,7 @@ import settings
 # What --help shows, in this order. All that is not here is for few: `--help all` shows it, too.
 GROUPS = {
     "what is compared": "--optimizers --optimizer --like --batch-sizes --lr --lr-range --lr-count",
-    "on what": "--task --tasks --surface --start --steps --noise --epochs --batch-size --seeds",
+    "on what": "--task --tasks --surface --steps --noise --epochs --batch-size --seeds",
     "what comes out": "--fit --held-out --zh --output --csv",
 }
 MORE = "more"

@@ -1,15 +1,13 @@
 """Watch nets learn: an animation of their losses and of what they have learned by then."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.outcome import Progress, no_progress
 from lab.pictures import animations, fits
-from lab.training.adapt import MakeOptimizer, set_mode
-from lab.training.datasets import loader_of
-from lab.training.runs import Runs, Training, state_of
-from lab.training.schedules import Schedule, schedulers_of
+from lab.training import trace
+from lab.training.adapt import MakeOptimizer
+from lab.training.runs import Runs, Training
 
 import numpy
 from matplotlib.animation import FuncAnimation
@@ -17,15 +15,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tasks import Task
-from training import train
 
 FRAMES, REST_FRAMES = 72, 24  # at twelve a second: six seconds, and two at the end
 
 
 def moments(n_steps: int) -> list[int]:
     """Return the steps after which to look: closer together at the start, the last one for long."""
-    steps = {round(n_steps * (k / (FRAMES - 1)) ** 2) for k in range(FRAMES)}
-    return [*sorted(steps), *[n_steps] * REST_FRAMES]
+    return [*trace.moments(n_steps, FRAMES), *[n_steps] * REST_FRAMES]
 
 
 def weights_at(
@@ -35,24 +31,9 @@ def weights_at(
 
     Where it ends earlier, its last ones.
     """
-    net = training.make_net(task)
-    optimizer = training.make_optimizer(make_optimizer, net)
-    loader = loader_of(task, training.dataset)
-    schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
-
-    def state() -> dict[str, Tensor]:
-        return {name: value.clone().unsqueeze(0) for name, value in state_of(net).items()}
-
-    set_mode(optimizer, "train")
-    step, seen = 0, {0: state()}
-    try:
-        for step, loss in enumerate(train(net, optimizer, loader, task.loss, task.epochs), start=1):
-            schedule.step(loss)
-            if step in steps or not math.isfinite(loss):
-                seen[step] = state()
-    except Exception:  # the table has told of it
-        seen[step + 1] = state()
-    return [seen[max(known for known in seen if known <= step)] for step in steps]
+    seen = trace.trace(task, training, make_optimizer, steps).seen
+    states = (seen[max(known for known in seen if known <= step)] for step in steps)
+    return [{name: value.unsqueeze(0) for name, value in state.items()} for state in states]
 
 
 def animate(
