@@ -1,6 +1,6 @@
 """Hidden units matched, held against SciPy, brute force, and nets whose units changed places."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from lab.training.matching import assign, chain_of, matched, reordered
 
@@ -26,7 +26,7 @@ def seeded(make_net, seed):
 def shuffled(net, layers, seed):
     """Return the state of the same function with hidden units in a random order, by plain loops."""
     generator, moved = torch.Generator().manual_seed(seed), state(net)
-    for layer, after in zip(layers, layers[1:], strict=False):
+    for layer, after in pairwise(layers):
         order = torch.randperm(len(moved[f"{layer}.weight"]), generator=generator).tolist()
         rows, columns = moved[f"{layer}.weight"], moved[f"{after}.weight"]
         moved[f"{layer}.weight"] = torch.stack([rows[k] for k in order])

@@ -97,7 +97,8 @@ def test_a_start_beside_the_plane_is_hollow_and_a_part_is_drawn_as_it_is():
     assert not figure.axes[0].collections
     (start,) = (line for line in figure.axes[0].lines if line.get_marker() == "s")
     assert start.get_markerfacecolor() == "none"
-    assert figure.axes[0].get_xlabel() == f"From the end of {SPECS[0]} towards the end of {SPECS[1]}"
+    one, other = (f"the end of {label}" for label in SPECS[:2])
+    assert figure.axes[0].get_xlabel() == f"From {one} towards {other}"
     assert "nets" not in figure._supxlabel.get_text()
 
 
@@ -148,7 +149,7 @@ def test_losses_have_a_logarithmic_axis_over_more_than_a_decade(ratio):
 def test_a_frame_shows_what_was_there_by_its_step(scene):
     animation = pictures.animate(scene)
     figure = animation._fig
-    plane, losses, distances, wall = figure.axes
+    plane, losses, distances, _ = figure.axes
     for number in (0, 7, 24, 30):
         animation._func(number)
         step = min(number, 24)
@@ -160,7 +161,8 @@ def test_a_frame_shows_what_was_there_by_its_step(scene):
                 assert line.get_ydata().tolist() == numbers[: step + 1].tolist()
                 assert line.get_visible()
             drawn = [line for line in lines_of(plane, color) if line.get_marker() == "None"]
-            points = {tuple(p) for line in drawn for p in line.get_xydata().tolist() if p[0] == p[0]}
+            rows = [row for line in drawn for row in line.get_xydata().tolist()]
+            points = {(x, y) for x, y in rows if x == x}
             seen = {tuple(foot) for foot in path.feet[: step + 1].tolist()}
             assert points <= seen
             assert len(points) >= len(seen) - 1  # a first point alone is no piece
@@ -193,7 +195,8 @@ def test_the_table_the_sentences_and_the_csv(workdir, capsys, homework):
     assert [float(cell.split()[-1]) for cell in told] == pytest.approx(far, rel=6e-3, abs=1e-9)
     sgd = scene.paths["SGD(lr=0.1)"]
     own, below = re.search(
-        r"SGD\(lr=0.1\) is not where it is drawn: it ends at (\S+), the plane below it has (\S+)\. ",
+        r"SGD\(lr=0.1\) is not where it is drawn: it ends at (\S+), "
+        r"the plane below it has (\S+)\. ",
         flat,
     ).groups()
     assert float(own) == pytest.approx(sgd.losses[-1].item(), rel=6e-4)

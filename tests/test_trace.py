@@ -24,12 +24,9 @@ def test_weights_after_each_step_and_how_far_they_moved():
     assert (run.steps, run.lr, run.diverged_at, run.note, run.remarks) == (24, 0.1, None, "", [])
     torch.manual_seed(3)
     first = SmallNet()
-    _, net = textbook_training(
-        TRAINING.dataset, SmallNet, partial(SGD, lr=0.1), SMALL.loss, seed=3, epochs=6, batch_size=32
-    )
-    _, epoch = textbook_training(
-        TRAINING.dataset, SmallNet, partial(SGD, lr=0.1), SMALL.loss, seed=3, epochs=1, batch_size=32
-    )
+    make = TRAINING.dataset, SmallNet, partial(SGD, lr=0.1), SMALL.loss
+    _, net = textbook_training(*make, seed=3, epochs=6, batch_size=32)
+    _, epoch = textbook_training(*make, seed=3, epochs=1, batch_size=32)
     for step, plain in ((0, first), (4, epoch), (24, net)):
         for name, value in plain.named_parameters():
             assert torch.equal(run.seen[step][name], value)
