@@ -6,7 +6,7 @@ found out on a scratch problem, a sum of squares of six numbers.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial, partialmethod
 from types import MethodType
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 # Makes an optimizer from a net's parameters, or from param groups, as those of torch.optim do.
-MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+MakeOptimizer: TypeAlias = Callable[..., Optimizer]
 
 LR_KEYWORDS = ("lr", "learning_rate", "step_size", "eta")  # as constructors name it
 
@@ -42,10 +42,12 @@ def make(
     make_optimizer: MakeOptimizer,
     params: Sequence[Tensor] | Sequence[dict[str, Any]],
     lr: float | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Optimizer:
     """Return the optimizer of these parameters or groups, with this lr where one is given.
 
     Where its class names an lr, it comes as an argument, as in any script; else in a param group.
+    The `settings`, other hyperparameters by name, come as arguments.
     """
     if lr is not None:
         if keyword := lr_keyword(make_optimizer):
@@ -53,7 +55,7 @@ def make(
             make_optimizer = with_lr(lr) if with_lr else partial(make_optimizer, **{keyword: lr})
         elif params and isinstance(params[0], Tensor):
             params = [{"params": list(params), "lr": lr}]
-    optimizer = make_optimizer(params)
+    optimizer = make_optimizer(params, **(settings or {}))
     if is_known(optimizer):
         return optimizer
     if type(optimizer) not in manners:

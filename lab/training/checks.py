@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from tasks import Task
 from training import evaluating, train
 
-M = TypeVar("M", bound=MakeOptimizer)
+M = TypeVar("M")  # makes an optimizer, or is a space of such
 
 
 def check_task(task: Task, seed: int) -> Training:

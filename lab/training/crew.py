@@ -36,6 +36,7 @@ from lab.training.pieces import (
 )
 from lab.training.runs import Runs, Training, in_a_row, state_of
 from lab.training.train import Alone
+from lab.training.trials import Trial
 from lab.training.way import stacks_of
 from lab.training.workers import open_executor
 
@@ -55,11 +56,11 @@ PIECE = 5e9  # trainings that take their turn go together up to so many
 
 
 class Job(NamedTuple):
-    """What is trained with one optimizer, to begin with."""
+    """What is trained with one optimizer, or with its trials, to begin with."""
 
     task: Task
     trainings: Sequence[Training]
-    make_optimizer: MakeOptimizer
+    make_optimizer: MakeOptimizer | Sequence[Trial]
 
 
 class LostError(RuntimeError):
@@ -318,7 +319,10 @@ class Crew(Alone):
         try:
             code = self.found((task, make_optimizer), name_of_code)
             starts = [
-                (self.found((task, t.dataset), lambda *_, t=t: name_of_start(task, t)), t.lr)
+                (
+                    self.found((task, t.dataset), lambda *_, t=t: name_of_start(task, t)),
+                    *(t.lr, t.settings),
+                )
                 for t in group
             ]
             return name_of(code, starts, order.at_once, order.every_epoch, threads)
@@ -390,7 +394,7 @@ class Order:
         return Piece(
             pickled(self.task),
             pickle.dumps(self.make_optimizer),
-            tuple((training.seed, training.lr) for training in trainings),
+            tuple((t.seed, t.lr, t.settings) for t in trainings),
             self.at_once,
             self.every_epoch,
         )

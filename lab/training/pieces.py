@@ -6,7 +6,7 @@ A record holds tensors and plain values only, and neither data nor nets: these a
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -40,7 +40,7 @@ class Piece:
 
     task: bytes  # pickled: the task, or what makes it
     make_optimizer: bytes
-    starts: tuple[tuple[int, float | None], ...]  # the seed and the lr of each
+    starts: tuple[tuple[int, float | None, Mapping[str, Any]], ...]  # seed, lr, settings of each
     at_once: bool
     every_epoch: bool
 
@@ -63,7 +63,10 @@ def run_piece(piece: Piece) -> list[Record]:
     """Train the piece, on one thread of torch's: return a record of each, or one of all at once."""
     with TORCH_GLOBALS_LOCK, one_thread(), hushed():
         task = unpickled(piece.task)
-        trainings = [Training(seed, *make_datasets(task, seed), lr) for seed, lr in piece.starts]
+        trainings = [
+            Training(seed, *make_datasets(task, seed), lr, settings)
+            for seed, lr, settings in piece.starts
+        ]
         make_optimizer = pickle.loads(piece.make_optimizer)
         if piece.at_once:
             return [as_record(train_stacked(task, trainings, make_optimizer, piece.every_epoch))]

@@ -1,7 +1,7 @@
 """What goes into a training, and what comes out of many: Training and Runs."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,13 +30,14 @@ MOVED_NOTHING = (
 class Training:
     """One net to train: a seed gives its data and its first weights; it may have its own lr.
 
-    Without one, it has the optimizer's.
+    So it may have other hyperparameters, its `settings`. What it has not, it has of the optimizer.
     """
 
     seed: int
     dataset: Any  # map-style, of (x, y) pairs: see datasets.py
     held_out: Any
     lr: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as the optimizer names them
 
     def make_net(self, task: Task) -> nn.Module:
         """Return the net with its first weights."""
@@ -53,8 +54,8 @@ class Training:
             return metric_of(task, net(x), y)
 
     def make_optimizer(self, make_optimizer: MakeOptimizer, net: nn.Module) -> Optimizer:
-        """Return the net's optimizer, with the lr of this training."""
-        return make(make_optimizer, list(net.parameters()), self.lr)
+        """Return the net's optimizer, with the lr and the settings of this training."""
+        return make(make_optimizer, list(net.parameters()), self.lr, self.settings)
 
 
 def trainings_of(
@@ -165,7 +166,8 @@ class Runs(Outcome):
             [
                 value_over(self.task, self.net(k), self.trainings[k].held_out, metric.value)
                 for k in (range(len(self.trainings)) if numbers is None else numbers)
-            ]
+            ],
+            dtype=torch.float64,
         )
 
 

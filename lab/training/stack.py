@@ -31,9 +31,9 @@ class Stack:
     """The nets of all trainings, as rows of one matrix, and their data.
 
     One forward pass runs every net; one backward pass of the summed losses gives each net its own
-    gradient. The optimizer has a param group for each learning rate, whose one parameter is that
-    rate's rows. So a step costs little more than for a single net. Where rates change net by net,
-    the groups come `apart`: each net has one.
+    gradient. The optimizer has a param group for each learning rate, and for all settings that come
+    with it, whose one parameter is their rows. So a step costs little more than for a single net.
+    Where rates change net by net, the groups come `apart`: each net has one.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Stack:
             name: column.view(-1, *start.shape[1:]).requires_grad_()
             for (name, start), column in zip(starts.items(), columns, strict=True)
         }
-        groups = [(lr, len(list(group))) for lr, group in groupby(t.lr for t in trainings)]
-        if apart:
-            groups = [(training.lr, 1) for training in trainings]
-        self.sizes = [size for _, size in groups]
+        own = [hyperparameters(training) for training in trainings]
+        if any(one.keys() != own[0].keys() for one in own):
+            raise Unlike("not all of them set the same hyperparameters")
+        groups = [[one] for one in own] if apart else [list(same) for _, same in groupby(own)]
+        self.sizes = [len(group) for group in groups]
         self.rows = self.matrix.split(self.sizes)
         self.groups: list[dict[str, Any]] = [
-            {"params": [rows]} | ({} if lr is None else {"lr": lr})
-            for (lr, _), rows in zip(groups, self.rows, strict=True)
+            {"params": [rows]} | group[0] for group, rows in zip(groups, self.rows, strict=True)
         ]
         self.losses_of_each = vmap(partial(loss_of_one, self.net, task.loss))
         with evaluating(self.net):
@@ -157,6 +157,27 @@ class Stack:
         return self.task.loss(joined(outputs, [len(part) for part in parts]), y)
 
 
+def hyperparameters(training: Training) -> dict[str, Any]:
+    """Return those that a training has of its own, as a param group holds them."""
+    return ({} if training.lr is None else {"lr": training.lr}) | {**training.settings}
+
+
+def shadowed(trainings: Sequence[Training]) -> list[int]:
+    """Return the numbers of those that train apart, too: the first one for the whole run.
+
+    That has the middle lr. For one epoch there are those with the most of each hyperparameter that
+    they do not share: the large gradients of the highest lr expose what treats those otherwise, as
+    clipping does, and a hyperparameter that is not read from the param groups shows.
+    """
+    own = [hyperparameters(training) for training in trainings]
+    ranked = sorted(range(len(own)), key=lambda k: own[k].get("lr", 0))
+    numbers = [ranked[len(ranked) // 2], ranked[-1]]
+    for name in own[0]:
+        others = [k for k in range(len(own)) if own[k][name] != own[0][name]]
+        numbers += [max(others, key=lambda k: own[k][name])] if others and name != "lr" else []
+    return list(dict.fromkeys(numbers))
+
+
 def stack_data(datasets: Sequence[TensorDataset]) -> tuple[Tensor, Tensor]:
     """Return the x and the y of all data sets, each as one tensor (datasets, samples, ...)."""
     x, y = (torch.stack(tensors) for tensors in zip(*(d.tensors for d in datasets), strict=True))
@@ -177,11 +198,9 @@ def train_stack(
     apart = any(spec.goes_by_loss for spec in schedulers)
     stack = Stack(task, trainings, compiled, apart)
     start = stack.matrix.clone()
-    # Shadow the middle lr for the whole run, and the highest for one epoch: its large gradients
-    # expose what treats those otherwise, as clipping does.
-    numbers = dict.fromkeys((len(trainings) // 2, len(trainings) - 1))
-    shadows = [Shadow(task, trainings[k], k, make_optimizer) for k in numbers]
-    optimizer = make(make_optimizer, stack.groups, trainings[0].lr)
+    shadows = [Shadow(task, trainings[k], k, make_optimizer) for k in shadowed(trainings)]
+    first = trainings[0]
+    optimizer = make(make_optimizer, stack.groups, first.lr, first.settings)
     set_mode(optimizer, "train")
     lr = optimizer.param_groups[0].get("lr")
     loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)
