@@ -16,7 +16,7 @@ T = TypeVar("T")
 HERE = Path(__file__).resolve().parents[1]
 PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
 OUR_NAMES = (  # of files and folders that a user's own file cannot have
-    *("data", "models", "settings", "surfaces", "tasks", "training", "tutorial"),
+    *("data", "models", "settings", "spaces", "surfaces", "tasks", "training", "tutorial"),
     *("benchmarks", "checks", "exercises", "figures", "lab", "optimizers", "tests"),
     *("check_optimizer", "optimizer_basics"),
 )

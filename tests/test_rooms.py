@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ["outcome", "training", "pictures", "output", "command_line", "live"]
 FILES = sorted((ROOT / "lab").rglob("*.py"))
 # What the learner reads and changes; the other files beside them are scripts.
-SHARED = {"data", "models", "optimizers", "settings", "surfaces", "tasks", "training"}
+SHARED = {"data", "models", "optimizers", "settings", "spaces", "surfaces", "tasks", "training"}
 OURS = {path.stem for path in [*ROOT.glob("*.py"), *ROOT.glob("*/__init__.py")]}
 
 

@@ -26,7 +26,8 @@ import settings
 
 # What --help shows, in this order. All that is not here is for few: `--help all` shows it, too.
 GROUPS = {
-    "what is compared": "--optimizers --optimizer --like --batch-sizes --lr --lr-range --lr-count",
+    "what is compared": "--optimizers --optimizer --like --batch-sizes --lr --lr-range --lr-count"
+    " --trials",
     "on what": "--task --tasks --surface --steps --noise --epochs --batch-size --seeds",
     "what comes out": "--fit --held-out --zh --output --csv",
 }

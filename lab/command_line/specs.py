@@ -7,7 +7,7 @@ import ast
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,8 +69,8 @@ class Spec:
     keywords: dict[str, Any]
     schedulers: tuple[SchedulerSpec, ...] = ()
 
-    def __call__(self, params: ParamsT) -> torch.optim.Optimizer:
-        return self.optimizer_class(params, **self.keywords)
+    def __call__(self, params: ParamsT, **settings: Any) -> torch.optim.Optimizer:
+        return self.optimizer_class(params, **self.keywords | settings)
 
     def __reduce__(self) -> tuple[Any, ...]:  # by name, so that another process reads its file
         return _find_spec, (self.label, self.name, self.keywords, self.schedulers)
@@ -97,7 +97,7 @@ class Spec:
 
 def _find_spec(label: str, name: str, *settings: Any) -> Spec:
     """Return a Spec whose class is found anew."""
-    return Spec(label, name, _find_optimizer(name), *settings)
+    return Spec(label, name, find_optimizer(name), *settings)
 
 
 def literal(value: Any) -> str:
@@ -163,17 +163,12 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
     takes one. SCHEDULE is a class of torch.optim.lr_scheduler, or `module.Class`. Only literals are
     accepted and nothing is evaluated; `module` is imported.
     """
-    before, equals, after = text.partition("=")
-    has_label = bool(equals) and "(" not in before
-    label, source = (before.strip(), after.strip()) if has_label else (text.strip(), text.strip())
-    if not label or not label.isprintable():
-        raise ValueError(f"{text!r} has no printable label")
-
-    source, *schedules = _split_sum(source, text)
-    name, keywords = _split_call(OPTIMIZERS.get(source, source), text)
+    label, source = split_label(text)
+    source, *schedules = split_sum(source, text)
+    name, keywords = split_call(OPTIMIZERS.get(source, source), text)
     if name in OPTIMIZERS and name not in TORCH_CLASSES:
         raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
-    optimizer_class = _find_optimizer(name)
+    optimizer_class = find_optimizer(name)
     schedulers = tuple(_parse_scheduler(schedule, text) for schedule in schedules)
     keyword = lr_keyword(optimizer_class)
     if keyword and lr is not None and not set_the_lr(schedulers):
@@ -185,7 +180,7 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
 
 def _parse_scheduler(source: str, text: str) -> SchedulerSpec:
     """Parse one `SCHEDULE(keyword=literal, ...)`."""
-    name, keywords = _split_call(source, text)
+    name, keywords = split_call(source, text)
     scheduler_class = _find_class(name, LRScheduler, TORCH_SCHEDULERS)
     known = dict(inspect.signature(scheduler_class).parameters)
     known.pop("optimizer", None)
@@ -214,7 +209,7 @@ def parse_task(text: str, turned_by: int | None = None) -> Task:
     The keywords are those of its `make_data`. `turned_by` is the seed of a rotation of its axes, if
     they are to be turned. ValueError names what is wrong, in one line.
     """
-    name, keywords = _split_call(text, text)
+    name, keywords = split_call(text, text)
     module_name, _, attribute = name.rpartition(".")
     if module_name:
         task = find(module_name, attribute)
@@ -238,9 +233,19 @@ def parse_task(text: str, turned_by: int | None = None) -> Task:
     return task if turned_by is None else turned_task(task, turned_by)
 
 
-def _split_sum(source: str, text: str) -> list[str]:
+def split_label(text: str) -> tuple[str, str]:
+    """Split `[LABEL=]SOURCE`; without a label of its own, the text is that."""
+    before, equals, after = text.partition("=")
+    has_label = bool(equals) and "(" not in before
+    label, source = (before.strip(), after.strip()) if has_label else (text.strip(), text.strip())
+    if not label or not label.isprintable():
+        raise ValueError(f"{text!r} has no printable label")
+    return label, source
+
+
+def split_sum(source: str, text: str) -> list[str]:
     """Split `A + B + ...` into its terms."""
-    with _of_a_form(text):
+    with of_a_form(text):
         tree, terms = ast.parse(source, mode="eval").body, []
         while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
             terms.append(ast.unparse(tree.right))
@@ -248,9 +253,14 @@ def _split_sum(source: str, text: str) -> list[str]:
         return [ast.unparse(tree), *reversed(terms)]
 
 
-def _split_call(source: str, text: str) -> tuple[str, dict[str, Any]]:
-    """Split `NAME(keyword=literal, ...)` or `NAME` into its name and its keywords' values."""
-    with _of_a_form(text):
+def split_call(
+    source: str, text: str, value_of: Callable[[ast.expr], Any] = ast.literal_eval
+) -> tuple[str, dict[str, Any]]:
+    """Split `NAME(keyword=literal, ...)` or `NAME` into its name and its keywords' values.
+
+    Where a value may be more than a literal, `value_of` says what it is.
+    """
+    with of_a_form(text):
         tree = ast.parse(source, mode="eval").body
         name = ast.unparse(tree.func if isinstance(tree, ast.Call) else tree)
         if not all(part.isidentifier() for part in name.split(".")):
@@ -263,13 +273,15 @@ def _split_call(source: str, text: str) -> tuple[str, dict[str, Any]]:
     if len(values) < len(tree.keywords):
         raise ValueError(f"{text!r} gives a keyword twice")
     try:
-        return name, {key: ast.literal_eval(value) for key, value in values.items()}
+        return name, {key: value_of(value) for key, value in values.items()}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{text!r}: only literal values are accepted") from error
+        is_literal = value_of is ast.literal_eval
+        why = "only literal values are accepted" if is_literal else str(error)
+        raise ValueError(f"{text!r}: {why}") from error
 
 
 @contextmanager
-def _of_a_form(text: str) -> Iterator[None]:
+def of_a_form(text: str) -> Iterator[None]:
     """Turn whatever goes wrong with Python's grammar into one message."""
     try:
         with warnings.catch_warnings():
@@ -280,7 +292,7 @@ def _of_a_form(text: str) -> Iterator[None]:
         raise ValueError(f"{text!r} is not of the form {form}{hint_at_form(text)}") from error
 
 
-def _find_optimizer(name: str) -> type[torch.optim.Optimizer]:
+def find_optimizer(name: str) -> type[torch.optim.Optimizer]:
     return _find_class(name, torch.optim.Optimizer, TORCH_CLASSES, OPTIMIZERS)
 
 
