@@ -15,6 +15,7 @@ from PIL import Image
 
 import check_optimizer
 import compare_batch_sizes
+import compare_budgets
 import compare_learning_rates
 import compare_optimizers
 import compare_paths
@@ -22,7 +23,7 @@ import compare_tasks
 
 SCRIPTS = [
     *(check_optimizer, compare_batch_sizes, compare_learning_rates, compare_optimizers),
-    *(compare_paths, compare_tasks),
+    *(compare_budgets, compare_paths, compare_tasks),
 ]
 
 
