@@ -207,7 +207,9 @@ def test_every_script_takes_it_from_a_session():
     figure = compare_optimizers.draw(runs)
     assert figure.legends[0].get_texts()[0].get_text() == "mine"
     makers = {"SGD": parse_optimizer("SGD")}
-    sweeps = dict(compare_learning_rates.compare(makers, task, (0.01, 0.1, 1.0), range(4)))
+    sweeps = dict(
+        compare_learning_rates.compare(makers, task, (0.01, 0.1, 1.0), range(4), range(4, 8))
+    )
     assert len(compare_learning_rates.draw(sweeps).axes) == 2
     assert 0.4 < sweeps["SGD"].measured(sweeps["SGD"].runs.trainings[0].metric(task)).median() <= 1
 

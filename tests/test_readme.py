@@ -195,16 +195,20 @@ def test_each_table_that_is_printed_again_is_named_by_a_page():
     assert set(TABLES) <= {command for text in TEXTS.values() for command in commands(text)}
 
 
-def test_one_command_draws_all_figures_and_prints_all_tables(workdir, monkeypatch, capfd):
-    short = "python compare_paths.py --steps 2"
-    drawn = {"down.png": short}
+def test_one_command_draws_all_figures_and_prints_all_tables(
+    tmp_path_factory, workdir, monkeypatch, capfd
+):
+    table = tmp_path_factory.mktemp("script") / "table.py"
+    table.write_text("import sys\nprint('Adam ', *sys.argv[1:])")
+    drawn = {"down.png": "python compare_paths.py --steps 2"}
     monkeypatch.setattr(figures, "FIGURES", drawn)
-    monkeypatch.setattr(figures, "TABLES", [f"{short} --noise 1"])
+    monkeypatch.setattr(figures, "TABLES", [f"python {table} --seeds 9"])
     figures.main(workdir)
     assert {path.name for path in workdir.iterdir()} == drawn.keys()
     out, err = capfd.readouterr()
     assert re.findall(r"^\$ (.*)", out, re.MULTILINE) == [*drawn.values(), *figures.TABLES]
     assert (out.count("\nAdam "), err) == (2, "")
+    assert out.endswith("\nAdam  --seeds 9 --no-show\n")
 
 
 # ---------------------------------------------------------------- links and names

@@ -290,7 +290,8 @@ def test_a_sweep_has_the_numbers_of_a_plain_loop_at_each_rate(name, small_file):
     own, source, found, mode = objects(name)
     small_file(source)
     words = ["--task", "b.mine", "--optimizers", "b.Mine", "--seeds", "2", "--lr-count", "2"]
-    end = run(compare_learning_rates, *words, "--lr-range", "0.01", "0.1")
+    words += ["--judges", "2", "--lr-range", "0.01", "0.1"]
+    end = run(compare_learning_rates, *words)
     if "swept" in own:
         assert_refused(end, "b.Mine", *own["swept"], never=["Error"])
         return
@@ -370,7 +371,7 @@ def test_what_an_optimizer_prints_is_not_amid_the_table(small_file):
     )
     small_file(source)
     words = ["--task", "b.mine", "--optimizers", "Adam", "b.Mine", "SGD", "--seeds", "2"]
-    end = run(compare_learning_rates, *words, "--lr-count", "3")
+    end = run(compare_learning_rates, *words, "--judges", "2", "--lr-count", "3")
     lines = end.out.splitlines()
     table = [
         k for k, line in enumerate(lines) if re.match(r"optimizer|Adam  |b.Mine  |SGD  ", line)

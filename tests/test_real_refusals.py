@@ -226,7 +226,7 @@ mine = Task(lambda seed: split(seed, x, x + torch.randn(x.shape), 40), lambda: n
 """
     small_file(HEAD + source)
     words = ["--tasks", "b.mine", "--optimizers", "SGD", "again=SGD", "--seeds", "2"]
-    end = run(compare_tasks, *words, "--lr-count", "2", "--jobs", "1")
+    end = run(compare_tasks, *words, "--judges", "3", "--lr-count", "2", "--jobs", "1")
     if end.status == 2:
         assert_refused(end, "b.mine", "make_data", never=NO_BLAME)
     else:

@@ -109,7 +109,8 @@ def test_a_file_that_is_changed_in_a_session_is_read_anew(small_file):
 def test_a_default_set_in_ones_own_file_changes_nobody_elses_numbers(default, first, small_file):
     # Either its own functions run under it, and no others'; or the line names the file.
     ours = "parabola(samples=64)"
-    words = ["--optimizers", "SGD", "--seeds", "1", "--lr-count", "2", "--jobs", "1", "--tasks"]
+    words = ["--optimizers", "SGD", "--seeds", "1", "--judges", "3", "--lr-count", "2"]
+    words += ["--jobs", "1", "--tasks"]
     assert_saved(run(compare_tasks, *words, ours, name="alone"), name="alone")
     alone = [row["held_out_loss"] for row in read_csv("alone")]
     own = HEAD.replace("import torch\n", f"import torch\ntorch.set_default_{default}\n", 1)
@@ -145,7 +146,8 @@ def test_what_a_file_draws_at_import_is_the_same_in_every_process(draw, small_fi
 def test_data_drawn_at_import_do_not_depend_on_what_the_process_did_before(small_file):
     # A worker imports the file in another state of torch's generator than the main process.
     small_file(HEAD.replace("torch.randn(120, 2, generator=g)", "torch.randn(120, 2)") + LINEAR)
-    words = ["--optimizers", "SGD", "--seeds", "1", "--lr-count", "2", "--jobs", "1"]
+    words = ["--optimizers", "SGD", "--seeds", "1", "--judges", "3", "--lr-count", "2"]
+    words += ["--jobs", "1"]
     found = []
     for state in (1, 2):
         sys.modules.pop("b", None)
@@ -324,10 +326,10 @@ RATIOS = re.compile(r"-fold|times|% better")
     [
         (compare_optimizers, ["--task", "b.mine", "--optimizers", "SGD", "Adam", "--lr", "0.03"]),
         (compare_learning_rates, ["--task", "b.mine", "--optimizers", "SGD", "Adam",
-                                  "--seeds", "4", "--lr-count", "4"]),
+                                  "--seeds", "4", "--judges", "9", "--lr-count", "4"]),
         (compare_batch_sizes, ["--task", "b.mine", "--batch-sizes", "full", "50"]),
         (compare_tasks, ["--tasks", "b.mine", "--optimizers", "SGD", "Adam",
-                         "--seeds", "4", "--lr-count", "4", "--jobs", "1"]),
+                         "--seeds", "4", "--judges", "9", "--lr-count", "4", "--jobs", "1"]),
     ],
 )  # fmt: skip
 def test_a_loss_below_zero_is_in_sight_and_in_no_ratio(script, words, small_file):

@@ -301,7 +301,7 @@ def test_all_scripts_name_the_full_call_and_draw_the_rates(workdir, homework, ca
     homework("from tests.conftest import SMALL as small")
     spec, call = "dec=SGD + StepLR(step_size=2)", "SGD() + StepLR(step_size=2)"
     task = ["--task", "homework.small", "--no-show"]
-    swept = ["--lr-range", "0.01", "0.1", "--lr-count", "2", "--seeds", "2"]
+    swept = ["--lr-range", "0.01", "0.1", "--lr-count", "2", "--seeds", "2", "--judges", "3"]
     words = {
         compare_optimizers: ["--lr", "0.1", *task, "--optimizers", spec, "SGD"],
         compare_learning_rates: [*task, *swept, "--optimizers", spec, "SGD"],
@@ -341,12 +341,13 @@ def test_the_panel_shows_each_ones_rate():
     assert not panels_of(compare_optimizers.draw(runs))
 
     specs = parse_optimizers(["SGD", "dec=SGD + StepLR(step_size=2)"])
-    runs = dict(compare_learning_rates.compare(specs, SMALL, [0.05, 0.1, 0.2], range(3)))
+    few = {"lrs": [0.05, 0.1, 0.2], "seeds": range(3), "judges": range(3, 6)}
+    runs = dict(compare_learning_rates.compare(specs, SMALL, **few))
     (panel,) = panels_of(compare_learning_rates.draw(runs))
     for line, run in zip(panel.lines, runs.values(), strict=True):
         assert line.get_ydata()[0] == run.best_lr
 
-    cells = dict(compare_tasks.compare(specs, {"small": SMALL}, [0.05, 0.1, 0.2], range(3)))
+    cells = dict(compare_tasks.compare(specs, {"small": SMALL}, **few))
     figure = compare_tasks.draw(cells)
     (other,) = panels_of(figure)
     for one, two in zip(panel.lines, other.lines, strict=True):

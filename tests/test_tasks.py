@@ -170,7 +170,7 @@ def test_on_features_of_very_different_scales_one_rate_for_all_fails(best_of):
 
 
 def test_adam_is_the_first_to_leave_the_plateau_of_a_deep_net(best_of):
-    sweeps = best_of("deep")
+    sweeps = best_of("deep", n_seeds=5)
     losses = held_out(sweeps)
     assert losses["Adam"] < 0.7 * min(losses[k] for k in ("SGD", "Momentum", "RMSprop"))
     for result in sweeps.values():  # a quarter of the way down all are on the plateau
@@ -189,13 +189,13 @@ def test_parity_is_a_plateau_and_then_a_cliff(best_of):
 
 
 def test_two_spirals_are_parted_by_what_adapts(best_of):
-    losses = held_out(best_of("spirals"))
+    losses = held_out(best_of("spirals", n_seeds=5))
     assert min(losses["SGD"], losses["Momentum"]) > 0.5
     assert losses["Adam"] < 0.15
 
 
 def test_momentum_alone_helps_an_autoencoder(best_of):
-    losses = held_out(best_of("bottleneck"))
+    losses = held_out(best_of("bottleneck", n_seeds=5))
     assert losses["SGD"] > 1.3 * losses["Momentum"]
     assert losses["Momentum"] < 1.1 * losses["RMSprop"]
     assert losses["Adam"] < 0.95 * min(losses["Momentum"], losses["RMSprop"])
