@@ -93,15 +93,17 @@ def homework(workdir, monkeypatch):
 
 
 @pytest.fixture
-def small_file(workdir, monkeypatch):
-    """Write a user's file into the working directory; what it does to this process is undone.
-
-    Figures are drawn, but not rendered, which would take most of the time.
-    """
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def unrendered(monkeypatch):
+    """Figures that are drawn, but not rendered, which would take most of the time."""
     monkeypatch.setattr(
         plt.Figure, "savefig", lambda self, path, **style: Path(path).write_bytes(b"\x89PNG")
     )
+
+
+@pytest.fixture
+def small_file(workdir, unrendered, monkeypatch):
+    """Write a user's file into the working directory; what it does to this process is undone."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
     before, dtype = set(sys.modules), torch.get_default_dtype()
 
     def write(source, name="b"):

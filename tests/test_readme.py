@@ -81,7 +81,7 @@ def numbers(text):
 
 
 @pytest.fixture
-def pasted(workdir, homework):
+def pasted(homework, unrendered):
     """A folder with all programs of the English pages, each in the file that its page names."""
     files = {}
     for name in sorted(TEXTS.keys() - ORIGINALS.keys()):

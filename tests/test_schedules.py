@@ -297,7 +297,7 @@ def test_a_batch_size_has_its_own_number_of_steps():
     assert lower.get_xlabel() == "Epochs"
 
 
-def test_all_scripts_name_the_full_call_and_draw_the_rates(workdir, homework, capsys):
+def test_all_scripts_name_the_full_call_and_draw_the_rates(homework, unrendered, capsys):
     homework("from tests.conftest import SMALL as small")
     spec, call = "dec=SGD + StepLR(step_size=2)", "SGD() + StepLR(step_size=2)"
     task = ["--task", "homework.small", "--no-show"]

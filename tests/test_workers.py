@@ -16,7 +16,6 @@ from pathlib import Path
 from lab.training import crew, workers
 from lab.training.workers import Processes
 
-import matplotlib.pyplot as plt
 import pytest
 from conftest import PATIENCE, posix_only, start_script
 
@@ -173,11 +172,10 @@ def finish(process, status=0):
 
 
 @pytest.fixture
-def csv_of(homework, workdir, monkeypatch):
+def csv_of(homework, workdir, unrendered, monkeypatch):
     """Return the CSV that so many jobs of this process give."""
     homework(PROBLEMS, name="problems")
     monkeypatch.setattr(crew, "WORTH_SHARING", 0)
-    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, path, **style: Path(path).touch())
 
     def csv_of(jobs):
         words = [*FEW, *SMALL_TASKS, "--jobs", str(jobs), "--csv", "it.csv"]
