@@ -11,7 +11,7 @@ from models import mlp
 from tasks import Task
 
 
-def noise(seed: int, *shape: int, samples: int = 1280) -> Datasets:
+def noise(shape: tuple[int, ...], seed: int, samples: int = 1280) -> Datasets:
     """x (samples, *shape) and a class of ten y (samples,) to train on, and 64 held out."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples + 64, *shape, generator=generator)
@@ -32,16 +32,9 @@ def two_convolutions() -> nn.Module:
     )
 
 
-def images(seed: int) -> Datasets:
-    return noise(seed, 1, 28, 28)
-
-
 def dense(*sizes: int) -> Task:
     """Return the task of such a net, in mini-batches of 64."""
-
-    def make_data(seed: int) -> Datasets:
-        return noise(seed, sizes[0])
-
+    make_data = partial(noise, sizes[:1])
     make_net = partial(mlp, *sizes, activation=nn.ReLU)
     return Task(make_data, make_net, cross_entropy, epochs=3, batch_size=64)
 
@@ -51,7 +44,9 @@ small = dense(64, 64, 10)
 medium = dense(784, 64, 10)
 wide = dense(784, 256, 10)
 deep = dense(784, 512, 512, 10)
-convolutions = Task(images, two_convolutions, cross_entropy, epochs=3, batch_size=64)
+convolutions = Task(
+    partial(noise, (1, 28, 28)), two_convolutions, cross_entropy, epochs=3, batch_size=64
+)
 NETS = {
     "16-32-10": tiny,
     "64-64-10": small,

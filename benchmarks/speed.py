@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
+from lab.training.crew import Crew, Job, open_crew
 from lab.training.runs import Training, trainings_of
 from lab.training.sweeps import learning_rates
 from lab.training.train import train_all
@@ -177,6 +178,25 @@ def compare_sizes() -> None:
                 f"textbook's {1000 * theirs:.1f} ms: {ratio:.2f} times as quick",
                 flush=True,
             )
+
+
+def compare_jobs() -> None:
+    """Print how much sooner two processes have trained nets that take their turn."""
+    (make_optimizer,) = parse_optimizers(["Adam"]).values()
+    torch.set_num_threads(1)
+    for name, task in NETS.items():
+        trainings = trainings_of(task, range(4), learning_rates(1e-4, 1e-2, 30))
+        if is_stack_quicker(task, trainings):
+            continue
+        jobs = {name: Job(task, trainings, make_optimizer)}
+        one = seconds(lambda: list(Crew().each(train_all, jobs)))
+        with open_crew(2) as crew:
+            first, second = (seconds(lambda: list(crew.each(train_all, jobs))) for _ in range(2))
+        print(
+            f"{len(trainings)} nets of {name}: one thread {one:.1f} s, two jobs {first:.1f} s, "
+            f"{one / first:.2f} times as quick; once their processes run {one / second:.2f} times",
+            flush=True,
+        )
 
 
 def train_alone(
@@ -340,6 +360,7 @@ def main() -> None:
     )
     compare_stacks(lambda: train_four(our_loader, train))
     compare_sizes()
+    compare_jobs()
     compare_tasks()
     for what, code in (
         ("1000 seeds × 4 optimizers × 9 rates", MEMORY),

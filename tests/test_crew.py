@@ -173,7 +173,7 @@ def test_shared_work_has_one_thread_with_workers_and_without(shared, in_turn, tw
             "lab.training.pieces.train_alone", lambda *_: seen.append(torch.get_num_threads())
         )
         patch.setattr(pieces, "as_record", lambda runs: {})
-        run_piece(workers.pieces[0])
+        assert isinstance(run_piece(workers.pieces[0]), bytes)  # no shared memory
     assert seen == [1]
     assert torch.get_num_threads() == 2
 

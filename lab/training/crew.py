@@ -24,7 +24,6 @@ from lab.training.datasets import device_of
 from lab.training.keep import Keep, Unnamed, name_of, name_of_code, name_of_start
 from lab.training.pieces import (
     Piece,
-    Record,
     Result,
     as_record,
     from_record,
@@ -52,7 +51,7 @@ R = TypeVar("R", bound=Outcome)
 # worker starts in two seconds, which so many repay: some four seconds' work.
 STEP = 1e7
 WORTH_SHARING = 1e11
-PIECE = 5e9  # trainings that take their turn go together up to so many
+PIECE = 2e10  # trainings that take their turn go together up to so many
 
 
 class Job(NamedTuple):
@@ -279,7 +278,7 @@ class Crew(Alone):
         """Have these groups trained; yield each one's number and result as it comes."""
         assert self.executor
         size = 1 if order.at_once else max(1, int(PIECE / work_of(order.task, groups[0])))
-        futures: dict[Future[list[Record]], Sequence[int]] = {}
+        futures: dict[Future[bytes], Sequence[int]] = {}
         for first in range(0, len(missing), size):
             numbers = missing[first : first + size]
             piece = order.piece([training for k in numbers for training in groups[k]])
@@ -440,13 +439,13 @@ def was_given_up(future: Future[Any]) -> bool:
 
 
 def results_of(
-    future: Future[list[Record]], order: Order, groups: Sequence[Sequence[Training]]
+    future: Future[bytes], order: Order, groups: Sequence[Sequence[Training]]
 ) -> list[Result]:
     """Return what a worker made of these groups; if it died of them, that."""
     try:
         return [
             from_record(record, order.task, group)
-            for record, group in zip(future.result(), groups, strict=True)
+            for record, group in zip(pickle.loads(future.result()), groups, strict=True)
         ]
     except Exception as error:  # whatever a worker may die of
         lost, why = LostError(describe(error)), f"failed: {describe(error)}"

@@ -59,8 +59,12 @@ def unpickled(pickled: bytes) -> Task:
     return replace(task, make_data=cache(task.make_data))
 
 
-def run_piece(piece: Piece) -> list[Record]:
-    """Train the piece, on one thread of torch's: return a record of each, or one of all at once."""
+def run_piece(piece: Piece) -> bytes:
+    """Train the piece, on one thread of torch's: return a record of each, or one of all at once.
+
+    They come back pickled. Of a tensor multiprocessing would share the memory, by an open file for
+    each: slow, and there is an end to their number.
+    """
     with TORCH_GLOBALS_LOCK, one_thread(), hushed():
         task = unpickled(piece.task)
         trainings = [
@@ -68,12 +72,12 @@ def run_piece(piece: Piece) -> list[Record]:
             for seed, lr, settings in piece.starts
         ]
         make_optimizer = pickle.loads(piece.make_optimizer)
-        if piece.at_once:
-            return [as_record(train_stacked(task, trainings, make_optimizer, piece.every_epoch))]
-        return [
-            as_record(train_alone(task, training, make_optimizer, piece.every_epoch))
-            for training in trainings
-        ]
+        results: list[Result] = (
+            [train_stacked(task, trainings, make_optimizer, piece.every_epoch)]
+            if piece.at_once
+            else [train_alone(task, each, make_optimizer, piece.every_epoch) for each in trainings]
+        )
+        return pickle.dumps([as_record(result) for result in results])
 
 
 def train_stacked(
