@@ -31,7 +31,7 @@ class Large(torch.Tensor):
     nbytes = 10**15
 
 
-x = torch.zeros(100_000, 1)
+x = torch.zeros(1000, 1)
 data = TensorDataset(x, x)
 data.tensors = (x.as_subclass(Large), x)
 large = Task(lambda seed: (data, data), lambda: torch.nn.Linear(1, 1), mse_loss, 1, 1)
@@ -45,7 +45,7 @@ large = Task(lambda seed: (data, data), lambda: torch.nn.Linear(1, 1), mse_loss,
         (["--epochs", "1000000000"], "--epochs 1000000000"),
         (["--task", "sine(samples=1000000000000)"], "--task, of 1000000000000 samples"),
         (["--seeds", "2", "--task", "sine(samples=10000000000)"], "--task, of 10000000000 samples"),
-        (["--task", "homework.large"], "--task, of 100000 samples"),
+        (["--task", "homework.large"], "--task, of 1000 samples"),
     ],
 )
 def test_a_size_that_cannot_be_had_is_refused_with_what_it_needs(words, name, parser, homework):
