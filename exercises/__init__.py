@@ -1,4 +1,4 @@
-"""Ten exercises, and the checks of a student's own file."""
+"""Exercises, and the checks of a student's own file."""
 
 import traceback
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from exercises.checks import (
     check_diverging_rate,
     check_optimizer,
     check_own_task,
+    check_reorder,
 )
 
 
@@ -62,6 +63,7 @@ EXERCISES = [
     Exercise("clip", check_clip),
     optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES),
     Exercise("mine", check_own_task),
+    Exercise("reorder", check_reorder),
 ]
 
 RIGHT = "Exercise {number} is right."

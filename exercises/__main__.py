@@ -1,4 +1,4 @@
-"""Ten exercises: read one, or check your own file."""
+"""Exercises: read one, or check your own file."""
 
 import argparse
 import json

@@ -7,9 +7,10 @@ that checks/ makes from the rule. So a mistake is named only if the answer has e
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from lab.training.checks import check_task
+from lab.training.matching import reordered
 from lab.training.runs import Training
 
 import torch
@@ -22,6 +23,7 @@ from checks.maker import Maker
 from checks.mistakes import named, told
 from checks.same_steps import compare
 from exercises.rules import Rule
+from models import Net
 from tasks import Task
 from training import evaluate, train
 
@@ -313,6 +315,86 @@ def clipped(clip: Callable[..., Any], *gradients: Tensor) -> Tensor:
         for param in params[:2]:
             results.append(torch.zeros_like(param) if param.grad is None else param.grad)
     return torch.stack(results).reshape(len(gradients), *STARTS.shape)
+
+
+# ---------------------------------------------------------------- a net's copy
+
+NO_COPY = "It has to return a net: a `models.Net` with the same numbers of units."
+OLD_NET_CHANGED = "It changes the old net: make a new one first, as `copy.deepcopy(net)` does."
+SHARED_WEIGHTS = "The new net shares its weights with the old one: copy them, as `clone()` does."
+OTHER_COPY = "The outputs stay the same, but unit k is not the old net's unit order[k]."
+OTHER_FUNCTION = "The outputs are not the same: they differ by up to {error:.3g}."
+
+ORDER, INVERSE = [3, 0, 4, 1, 2], [1, 3, 4, 0, 2]  # ORDER[INVERSE[k]] is k
+Weights: TypeAlias = dict[str, Tensor]
+
+
+def with_orders(rows: list[int], bias: list[int], columns: list[int]) -> Callable[..., Weights]:
+    """Return a function that gives a net's weights these orders: right are three that are ORDER."""
+    return lambda old: (
+        old
+        | {
+            "hidden.weight": old["hidden.weight"][rows],
+            "hidden.bias": old["hidden.bias"][bias],
+            "predict.weight": old["predict.weight"][:, columns],
+        }
+    )
+
+
+STAY = [0, 1, 2, 3, 4]
+REORDER_MISTAKES: dict[str, Callable[[Weights], Weights]] = {
+    "Nothing has moved: change the new net in place, as `param.copy_(...)` does.": (
+        with_orders(STAY, STAY, STAY)
+    ),
+    "The hidden units' biases stay: each goes with its unit.": with_orders(ORDER, STAY, ORDER),
+    "The columns of predict.weight stay: a unit's output is read where the unit is now.": (
+        with_orders(ORDER, ORDER, STAY)
+    ),
+    "The rows of hidden.weight stay: each leads into one unit, and goes with it.": (
+        with_orders(STAY, ORDER, ORDER)
+    ),
+    "Only the rows of hidden.weight move: the biases and the columns of predict.weight have to "
+    "go with them.": with_orders(ORDER, STAY, STAY),
+    "Only the columns of predict.weight move: what leads into the units has to go with them.": (
+        with_orders(STAY, STAY, ORDER)
+    ),
+    "The columns of predict.weight go the other way: column k is the old column order[k], too.": (
+        with_orders(ORDER, ORDER, INVERSE)
+    ),
+    "The biases go the other way: bias k is the old bias order[k], too.": (
+        with_orders(ORDER, INVERSE, ORDER)
+    ),
+    "All go the other way: unit k of the new net is the old one's unit order[k], and not unit "
+    "order[k] the old one's unit k.": with_orders(INVERSE, INVERSE, INVERSE),
+    "The order is not used: the units come from the last to the first.": (
+        with_orders(STAY[::-1], STAY[::-1], STAY[::-1])
+    ),
+}
+
+
+def check_reorder(answer: Any) -> None:
+    """Raise WrongAnswer unless it returns a net with the units of the old one in an order."""
+    torch.manual_seed(4)
+    net, x = Net(2, 5, 3), torch.randn(7, 2)
+    old = {name: value.clone() for name, value in net.state_dict().items()}
+    new = answer(net, list(ORDER))
+    if any(not torch.equal(value, old[name]) for name, value in net.state_dict().items()):
+        raise WrongAnswer(OLD_NET_CHANGED)
+    mine = new.state_dict() if isinstance(new, Net) else {}
+    if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in old.items()}:
+        raise WrongAnswer(NO_COPY)
+    for sentence, mistake in REORDER_MISTAKES.items():
+        if all(torch.equal(mine[name], value) for name, value in mistake(old).items()):
+            raise WrongAnswer(sentence)
+    pointers = {value.data_ptr() for value in net.state_dict().values()}
+    if pointers & {value.data_ptr() for value in mine.values()}:
+        raise WrongAnswer(SHARED_WEIGHTS)
+    right = reordered(old, ["hidden", "predict"], [ORDER])
+    if all(torch.equal(mine[name], value) for name, value in right.items()):
+        return
+    with torch.no_grad():
+        error = (new(x) - net(x)).abs().max().item()
+    raise WrongAnswer(OTHER_COPY) if error < 1e-5 else WrongAnswer(OTHER_FUNCTION, error=error)
 
 
 # ---------------------------------------------------------------- a task

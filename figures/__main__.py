@@ -31,6 +31,7 @@ FIGURES = {
     "compare_paths.png": "python compare_paths.py",
     "race.gif": "python compare_paths.py --animate race.gif",
     "surfaces.png": "python compare_paths.py --surface all",
+    "planes.png": "python compare_paths.py --task spirals --lr 0.1 --plane RMSprop Adam",
     "check_optimizer.png": "python check_optimizer.py optimizers.RMSprop",
     "live.png": "python compare_optimizers.py --live page.html",
 }

@@ -161,6 +161,17 @@ def make_net():
 
 mine = Task(make_data, make_net, nn.functional.mse_loss, epochs=20, batch_size=32)
 """,
+    """
+from copy import deepcopy
+
+
+def reorder(net, order):
+    new = deepcopy(net)
+    new.hidden.weight.data = net.hidden.weight.data[order]
+    new.hidden.bias.data = net.hidden.bias.data[order]
+    new.predict.weight.data = net.predict.weight.data[:, order]
+    return new
+""",
 ]
 
 IN_PLACE = "A step changes the gradient itself"
@@ -176,6 +187,8 @@ SPLIT = "split(seed, x, y, held_out=100)"
 LION = "param -= group['lr'] * (beta1 * m + (1 - beta1) * grad).sign()"
 
 # Of each exercise: what a student writes instead, and how the answer begins.
+# Where a unit has gone, in place of where it comes from.
+BACK = "[[order.index(k) for k in range(len(order))]]"
 WRONG = [
     [
         ("LR = 0.25", "0.25 is one over the curvature across the valley"),
@@ -354,6 +367,48 @@ WRONG = [
         ),
         ([("mse_loss, ", "mse_loss + 1, ")], "It fails at line 19: TypeError"),
     ],
+    [
+        (
+            "def reorder(net, order):\n    from copy import deepcopy\n    return deepcopy(net)\n",
+            "Nothing has moved",
+        ),
+        ([("bias.data[order]", "bias.data")], "The hidden units' biases stay"),
+        ([("[:, order]", "")], "The columns of predict.weight stay"),
+        (
+            [("hidden.weight.data[order]", "hidden.weight.data.clone()")],
+            "The rows of hidden.weight",
+        ),
+        ([("bias.data[order]", "bias.data"), ("[:, order]", "")], "Only the rows of hidden.weight"),
+        (
+            [("weight.data[order]", "weight.data"), ("bias.data[order]", "bias.data")],
+            "Only the col",
+        ),
+        (
+            [("[:, order]", BACK.replace("[", "[:, ", 1))],
+            "The columns of predict.weight go the oth",
+        ),
+        ([("bias.data[order]", "bias.data" + BACK)], "The biases go the other way"),
+        (
+            [("    new =", "    order = [order.index(k) for k in range(len(order))]\n    new =")],
+            "All go the other way",
+        ),
+        (
+            [("    new =", "    order = list(range(len(order)))[::-1]\n    new =")],
+            "The order is not used",
+        ),
+        ([("    new = deepcopy(net)", "    new = net")], "It changes the old net"),
+        ([("    return new\n", "")], "It has to return a net"),
+        (
+            [("    return new", "    new.predict.bias.data = net.predict.bias.data; return new")],
+            "The new",
+        ),
+        ([("    return new", "    new.predict.bias.data += 1; return new")], "The outputs are not"),
+        (
+            [("    new =", "    order = order[::-1]\n    new =")],
+            "The outputs stay the same, but unit k is not",
+        ),
+        ([("new.hidden.bias.data =", "new.hidden.bias =")], "It fails at line 8: TypeError"),
+    ],
 ]
 
 
@@ -375,7 +430,7 @@ def changed(solution, changes):
     return solution
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, len(EXERCISES) + 1))
 def test_a_right_solution_is_right(number, tmp_path):
     assert answer(number, SOLUTIONS[number - 1], tmp_path) is None
 
@@ -401,12 +456,13 @@ def test_a_mistake_that_is_on_no_list_is_named_by_the_catalogue(tmp_path):
     assert words.startswith("有一个次方写错了。这些数就像是")
 
 
-def test_there_are_ten_exercises_and_ten_mistakes_in_each():
-    assert len(EXERCISES) == len(SOLUTIONS) == 10
+def test_each_exercise_has_its_text_and_ten_mistakes():
+    assert len(EXERCISES) == len(SOLUTIONS) == len(WRONG) >= 10
     assert min(len(wrong) for wrong in WRONG) == 10
+    numbers = list(range(1, len(EXERCISES) + 1))
     for chinese in (False, True):
         sections = command.texts(chinese)
-        assert [int(section.split(".")[0]) for section in sections] == list(range(1, 11))
+        assert [int(section.split(".")[0]) for section in sections] == numbers
         for number, (section, exercise) in enumerate(zip(sections, EXERCISES, strict=True), 1):
             flag = " --zh" if chinese else ""
             assert f"\npython -m exercises{flag} {number} my_file.py\n" in section
@@ -478,7 +534,7 @@ def test_each_sentence_has_its_chinese():
 def test_the_command_lists_reads_and_checks(tmp_path, capsys):
     assert exit_status(command.main, []) == 0
     titles = capsys.readouterr().out.splitlines()
-    assert len(titles) == 10
+    assert len(titles) == len(EXERCISES)
     assert exit_status(command.main, ["--zh", "6"]) == 0
     assert capsys.readouterr().out.startswith("6. 写 Adam\n")
     assert exit_status(command.main, ["all"]) == 0
@@ -502,8 +558,8 @@ def test_the_command_lists_reads_and_checks(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["11"], "'11' is not a number from 1 to 10, or all"),
-        (["one"], "'one' is not a number from 1 to 10, or all"),
+        (["99"], f"'99' is not a number from 1 to {len(EXERCISES)}, or all"),
+        (["one"], f"'one' is not a number from 1 to {len(EXERCISES)}, or all"),
         (["1", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["1", "."], "there is no file '.'"),
     ],
@@ -523,7 +579,7 @@ def test_one_file_is_checked_for_all(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [lines[0], lines[7]] == ["Exercise 1 is right.", "Exercise 8 is right."]
     assert lines[1] == "2. The file defines no MySGD."
-    assert len(lines) == 10
+    assert len(lines) == len(EXERCISES)
 
 
 def test_it_runs_as_a_module_and_finds_what_lies_beside_the_file(tmp_path):

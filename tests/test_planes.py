@@ -1,6 +1,7 @@
 """Planes, paths beside them, and walls: held against nets that are evaluated one by one."""
 
 import math
+import statistics
 from dataclasses import replace
 from functools import partial
 
@@ -34,7 +35,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import models
-from compare_paths import compare_on
+from compare_paths import OPTIMIZERS, compare_on
 from tasks import TASKS
 from training import evaluate
 
@@ -504,13 +505,27 @@ def test_the_rows_are_all_points_of_all_paths():
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(2), pytest.param(range(2, 10), marks=pytest.mark.slow, id="eight more")]
+    "seeds", [range(2), pytest.param(range(10), marks=pytest.mark.slow, id="ten")]
 )
-def test_on_spirals_ends_lie_behind_walls_and_matching_lowers_them(seeds, monkeypatch):
+def test_on_spirals_a_path_is_not_where_it_is_drawn_and_matching_lowers_walls(seeds, monkeypatch):
     monkeypatch.setattr(planes, "LOOKS", 2)  # the ends are enough
-    rates = ["RMSprop=RMSprop(lr=0.1, alpha=0.9)", "Adam=Adam(lr=0.1, betas=(0.9, 0.99))"]
+    names = ("SGD", "RMSprop", "Adam")
+    specs = parse_optimizers({name: OPTIMIZERS[name] for name in names}, 0.1)
+    below, factors = [], []
     for seed in seeds:
-        wall = planes.wall_of(landscape(runs_of(TASKS["spirals"], rates, seed)))
+        runs = dict(compare_on(TASKS["spirals"], specs, seed))
+        scene = landscape(runs, ["SGD", "Adam"])
+        path = scene.paths["RMSprop"]
+        task, training = scene.task, scene.training
+        loss_below = planes.one_by_one(task, training, scene.plane, path.feet[-1:])
+        below.append((loss_below / path.losses[-1]).item())
+        assert path.distances[-1] > 30
+        wall = planes.wall_of(landscape(runs, ["RMSprop", "Adam"]))
         before, after = (rise(line.losses)[0] for line in (wall.straight, wall.matched))
-        assert before > 0.9
-        assert after < before / 1.7
+        assert before > 0.5
+        factors.append(before / after)
+    # Ten seeds: the plane below has 2.3 to 500 times the path's loss; walls of 1.1 to 4.6 are
+    # lowered by factors of 1.9 to 146, 5 at the median. At such a rate rounding decides much.
+    assert min(below) > 1.5
+    assert statistics.median(factors) > 3
+    assert sum(factor > 1 for factor in factors) >= 0.8 * len(factors)
