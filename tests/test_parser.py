@@ -19,11 +19,12 @@ import compare_budgets
 import compare_learning_rates
 import compare_optimizers
 import compare_paths
+import compare_sharpness
 import compare_tasks
 
 SCRIPTS = [
     *(check_optimizer, compare_batch_sizes, compare_learning_rates, compare_optimizers),
-    *(compare_budgets, compare_paths, compare_tasks),
+    *(compare_budgets, compare_paths, compare_sharpness, compare_tasks),
 ]
 
 

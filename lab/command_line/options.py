@@ -43,7 +43,7 @@ def add_lr(parser: Parser) -> None:
     )
 
 
-def add_task(parser: Parser) -> None:
+def add_task(parser: Parser, has_epochs: bool = True) -> None:
     """Add what is learned: a task, and what may take the place of its own settings."""
     parser.add_argument(
         "--task",
@@ -52,8 +52,9 @@ def add_task(parser: Parser) -> None:
         metavar="NAME",
         help=f"the problem, data and net and loss: {TASK_HELP} (default: {TASK})",
     )
-    text = "how often to go through the data (default: the task's own)"
-    parser.add_argument("--epochs", type=positive_int, help=text)
+    if has_epochs:
+        text = "how often to go through the data (default: the task's own)"
+        parser.add_argument("--epochs", type=positive_int, help=text)
     parser.add("--device", device_type, "cpu", "where to train: cpu, cuda or mps")
     add_rotate(parser)
 
