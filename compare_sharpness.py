@@ -54,7 +54,7 @@ ALL = 10**9  # a batch size above any number of samples: the full batch
 EXAMPLES = """\
   python compare_sharpness.py --task sine --lr-range 0.05 0.2 --lr-count 3
   python compare_sharpness.py --optimizers SGD "SGD(momentum=0.9)"
-  python compare_sharpness.py --optimizers "Adam()" --lr-range 0.01 0.1 --lr-count 3
+  python compare_sharpness.py --optimizers "Adam()" --lr-range 0.01 0.1
   python compare_sharpness.py --batch-size 32"""
 
 CSV_HEADER = ("optimizer", "lr", "seed", "step", "loss", "sharpness", "limit")
