@@ -34,7 +34,7 @@ from lab.pictures import curves, style
 from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.crew import Crew, Job, open_crew
+from lab.training.crew import Crew, Job, is_trained, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.statistics import quartiles, steps_to_target
@@ -98,14 +98,16 @@ def compare(
 
 
 def conclusions(sweeps: Mapping[str, Sweep], equal: float = EQUAL) -> list[str]:
-    """Return what the numbers allow one to say, a sentence each."""
-    lost = [label for label, result in sweeps.items() if result.diverged]
+    """Return what the numbers allow one to say, a sentence each: nothing of a grid cut short."""
+    whole = {label: result for label, result in sweeps.items() if not result.runs.error}
+    are_whole = len(whole) == len(sweeps)
+    lost = [label for label, result in whole.items() if result.diverged]
     sentences = [f"{label} diverged at every rate." for label in lost]
-    sweeps = {label: result for label, result in sweeps.items() if label not in lost}
+    sweeps = {label: result for label, result in whole.items() if label not in lost}
     judged = {label: result for label, result in sweeps.items() if result.judged}
     if len(judged) > 1:
         sentences += verdicts_in_words(judged, equal)
-    if len(sweeps) > 1 and len(next(iter(sweeps.values())).seeds) > 1:
+    if are_whole and len(sweeps) > 1 and len(next(iter(sweeps.values())).seeds) > 1:
         sentences += forgiving_in_words(sweeps)
     sentences += flattery_in_words(sweeps)
     if ends := [label for label, result in sweeps.items() if result.edge]:
@@ -257,11 +259,15 @@ def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
 # ---------------------------------------------------------------- the table and the command line
 
 
-def steps_to(result: Sweep, target: float) -> Tensor:
-    """Return after how many steps the loss is below the target at the best rate, or infinity."""
+def steps_to(result: Sweep, target: float) -> Tensor | None:
+    """Return after how many steps the loss is below the target at the best rate, or infinity.
+
+    None where they ended early, and one might have come there.
+    """
     histories = result.losses_at_best().T
     window = result.runs.steps_per_epoch
-    return torch.tensor([steps_to_target(history, target, window) for history in histories])
+    steps = torch.tensor([steps_to_target(history, target, window) for history in histories])
+    return steps if is_trained(result.at_best) or steps.isfinite().all() else None
 
 
 def columns_of(

@@ -43,7 +43,7 @@ from lab.pictures.fits import fit_for
 from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
-from lab.training.crew import Crew, Job, open_crew
+from lab.training.crew import Crew, Job, is_trained, open_crew
 from lab.training.guess import constant_guess
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, trainings_of
@@ -151,11 +151,16 @@ def draw_losses(axes: Axes, runs: Mapping[str, Runs], window: int, x: str) -> st
     return rate
 
 
-def steps_to(run: Runs, target: float) -> torch.Tensor:
-    """Return after how many steps the loss is below the target, of each training; or infinity."""
+def steps_to(run: Runs, target: float) -> torch.Tensor | None:
+    """Return after how many steps the loss is below the target, of each training; or infinity.
+
+    None where they ended early, and one might have come there.
+    """
     histories = (run.history(k) for k in range(len(run.trainings)))
-    steps = [steps_to_target(history, target, run.steps_per_epoch) for history in histories]
-    return torch.tensor(steps)
+    steps = torch.tensor(
+        [steps_to_target(history, target, run.steps_per_epoch) for history in histories]
+    )
+    return steps if is_trained(run) or steps.isfinite().all() else None
 
 
 def rows_of(run: Runs, k: int) -> Iterator[tuple[float, ...]]:

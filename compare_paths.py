@@ -133,11 +133,14 @@ def distance(surface: Surface, run: Descent) -> float | None:
 
 
 def steps_to(surface: Surface, run: Descent, target: float) -> float | None:
-    """Return after how many steps a path is less than `target` above the minimum, or infinity."""
+    """Return after how many steps a path is less than `target` above the minimum, or infinity.
+
+    None where it ended early, and might have come there.
+    """
     if (floor := lowest(surface)) is None:
         return None
     reached = first_true(run.losses - floor < target)
-    return math.inf if reached is None else reached
+    return reached if reached is not None or run.stopped else math.inf
 
 
 def point_in_words(point: torch.Tensor) -> str:

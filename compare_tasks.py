@@ -177,7 +177,11 @@ def trained(results: Mapping[Place, Outcome]) -> dict[Place, TaskResult]:
 
 def conclusions(results: Mapping[Place, Outcome], equal: float = EQUAL) -> list[str]:
     """Return what the numbers allow one to say, a sentence each."""
-    lost = [str(place) for place, result in trained(results).items() if result.sweep.diverged]
+    lost = [
+        str(place)
+        for place, result in trained(results).items()
+        if result.sweep.diverged and not result.error  # which may have cut the grid short
+    ]
     sentences = [f"At every rate diverged: {', '.join(lost)}."] if lost else []
     table = Table(results, equal).complete()
     if len(table.optimizers) < 2 or not table.tasks:

@@ -142,6 +142,30 @@ def test_what_diverged_at_every_rate_is_told_and_compared_with_nothing(workdir):
     assert script.conclusions({"lost": sweeps["lost"]}) == sentences[:1]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")])
+def test_of_a_grid_that_was_cut_short_nothing_is_said_that_rests_on_all_of_it(error):
+    sweeps = {
+        "a": made_up_sweep([1.0, 1.0, 1.2], judges=10),
+        "b": made_up_sweep([9.0, 8.0, 7.0]),
+        "lost": made_up_sweep([math.inf, math.inf]),
+        "one": made_up_sweep([math.inf, 1.0, math.inf]),
+    }
+    said = " ".join(script.conclusions(sweeps))
+    for words in ("lost diverged", "forgiving", "end of the grid for a, b", "one is the only"):
+        assert words in said
+    for label in ("b", "lost", "one"):  # the first one was whole
+        sweeps[label].runs.error = error
+    assert script.conclusions(sweeps) == [
+        "The best rate still lies at an end of the grid for a, which has grown by 3 decades."
+    ]
+    sweeps["b"].runs.error = None
+    assert "forgiving" not in " ".join(script.conclusions(sweeps))
+    assert script.steps_to(sweeps["b"], 1e-9).isinf().all()
+    sweeps["b"].runs.error = error
+    assert script.steps_to(sweeps["b"], 1e-9) is None  # and not "never"
+    assert (script.steps_to(sweeps["b"], 1e9) == 4).all()
+
+
 def test_with_too_few_seeds_it_says_how_many_would_do():
     sweeps = {k: made_up_sweep([3.0, 1.0 + i, 2.0], judges=5) for i, k in enumerate("abcd")}
     assert script.conclusions(sweeps)[0] == (

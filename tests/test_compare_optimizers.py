@@ -178,6 +178,9 @@ def test_steps_to_target_average_an_epoch(four):
     assert statistics.mean(losses[step - window : step]) < target
     assert step == window or statistics.mean(losses[step - window - 1 : step - 1]) >= target
     assert script.steps_to(run, 1e-9).tolist() == [math.inf]
+    cut_short = replace(run, losses=run.losses[:-1], error=KeyboardInterrupt())
+    assert script.steps_to(cut_short, 1e-9) is None  # and not "never"
+    assert int(script.steps_to(cut_short, 1e9)) == window
 
 
 def raw_lines(axes):

@@ -37,6 +37,8 @@ def test_the_default_makes_the_lesson_visible():
     assert (adagrad.diff() < 0).all()  # each step shorter than the last
     reached = {label: script.steps_to(VALLEY, run, 0.01) for label, run in runs.items()}
     assert reached["RMSprop"] < reached["SGD"] < reached["Adagrad"] == math.inf
+    runs["Adagrad"].stop(KeyboardInterrupt(), 51)
+    assert script.steps_to(VALLEY, runs["Adagrad"], 0.01) is None  # and not "never"
     assert runs["Adam"].path[:, 0].max() > 1  # momentum carries it past the minimum
 
 

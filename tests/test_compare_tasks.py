@@ -272,6 +272,9 @@ def test_what_diverges_everywhere_is_told_and_loses_without_bounds():
         results_of(one=[lost, fine], two=[lost, fine])
     )
     assert first == "At every rate diverged: a on one, a on two."
+    cut_short = result([math.inf])
+    cut_short.error = KeyboardInterrupt()
+    assert conclusions(results_of(one=[cut_short, fine])) == []
     assert "worse on 2 (at most inf times" in a
     assert "b 1 times [1, 1], a more than any factor (it diverges)" in costs
     assert "an optimizer's loss varies by more than any factor (it diverges)" in rates

@@ -65,6 +65,8 @@ class Column(Generic[K_contra, R_contra]):
             return self.number(cell) if math.isfinite(cell) else self.infinite
         if not isinstance(cell, Tensor):
             return "-" if cell is None else str(cell)
+        if cell.isnan().all():  # unknown, as of what was interrupted before it began
+            return "-"
         low, median, high = quartiles(cell).tolist()
         if len(cell) == 1 or math.isinf(low):
             return self.told(median)
