@@ -11,9 +11,11 @@ from lab.output import files
 from lab.output.files import write_csv
 from lab.pictures import style
 
+import matplotlib.pyplot as plt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -50,6 +52,22 @@ def test_the_extension_picks_the_format(tmp_path, name, start):
     figure, _ = style.new_figure()
     files.save_figure(figure, str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(("dots", "seen"), [("figure", 150), (40, 40)])
+def test_a_figure_has_150_dots_an_inch_or_as_many_as_a_style_sheet_says(tmp_path, dots, seen):
+    figure, _ = style.new_figure()
+    with plt.rc_context({"savefig.dpi": dots}):
+        files.save_figure(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == pytest.approx(tuple(seen * figure.get_size_inches()), abs=1)
+
+
+def test_figures_are_shown_by_whatever_can(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    files.show_figures()
+    assert shown
 
 
 def save_with(label, path):

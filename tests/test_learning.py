@@ -90,6 +90,26 @@ def test_weights_stay_where_a_training_ends():
             assert torch.equal(value[0], states[at - 1][name])
 
 
+def test_an_optimizer_with_a_mode_is_in_that_of_training():
+    class Modal(torch.optim.SGD):
+        is_training = False
+
+        def train(self):
+            self.is_training = True
+
+        def eval(self):
+            self.is_training = False
+
+        def step(self, closure):
+            assert self.is_training
+            return super().step(closure)
+
+    (training,) = trainings_of(SMALL, [3])
+    *_, last = learning.weights_at([0, 2], SMALL, training, partial(Modal, lr=0.1))
+    for name, value in last.items():
+        assert torch.equal(value[0], plain_nets(0.1, 1.0)[2][name])
+
+
 def frames(task, specs, seed, numbers):
     """Yield the step, loss lines, and fit panels of an animation at frames of these numbers."""
     runs = dict(script.compare(specs, task, seeds=[seed]))
