@@ -124,6 +124,17 @@ def test_a_default_set_in_ones_own_file_changes_nobody_elses_numbers(default, fi
         assert alone == [row["held_out_loss"] for row in read_csv() if row["task"] == ours]
 
 
+def test_a_file_that_goes_to_another_folder_finds_its_data_there_and_results_are_here(small_file):
+    Path("there").mkdir()
+    torch.save(torch.ones(120, 2), "there/x.pt")
+    small_file(
+        f"import os\nos.chdir('there')\n{HEAD}"
+        "mine = Task(lambda seed: data(torch.load('x.pt') * x, y)(seed), lambda: nn.Linear(2, 2),\n"
+        "            F.cross_entropy, 2, 20)\n"
+    )
+    assert_saved(run(compare_optimizers, "--task", "b.mine", "--optimizers", "SGD"))
+
+
 def test_a_file_that_wants_no_gradients_is_trained_like_any_other(small_file):
     small_file("import torch\ntorch.set_grad_enabled(False)\n" + HEAD + LINEAR)
     end = run(compare_optimizers, "--task", "b.mine", "--optimizers", "SGD", "--lr", "0.05")

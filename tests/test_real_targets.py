@@ -3,6 +3,8 @@
 And an accuracy only where it is one.
 """
 
+from lab.training.metrics import metric_of, threshold_of
+
 import pytest
 import torch
 from small_files import (
@@ -19,8 +21,14 @@ from small_files import (
     plain_training,
     run,
 )
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+)
 
 import compare_optimizers
+from tasks import Task
 
 
 def scores(outputs, y):
@@ -91,6 +99,12 @@ mine = Task(data(x, y), net, nn.NLLLoss(weight=torch.tensor([1.0, 3.0])), 3, 20)
 """),
     "probabilities of classes as targets": (None, """
 mine = Task(data(x, x.softmax(1)), lambda: nn.Linear(2, 2), F.cross_entropy, 3, 20)
+"""),
+    "classes in an order, a logit for each step": (None, """
+levels = (x[:, 0] > -0.5).long() + (x[:, 0] > 0.5).long()
+bits = lambda y: (y.unsqueeze(1) >= torch.arange(3)).float()
+loss = lambda o, y: F.binary_cross_entropy_with_logits(o, bits(y))
+mine = Task(data(x, levels), lambda: nn.Linear(2, 3), loss, 3, 20)
 """),
     "a class for each place of a sequence": (scores, """
 series = torch.randn(120, 2, 5, generator=g)
@@ -207,3 +221,20 @@ mine = Task(data(x, y), lambda: nn.Linear(2, 2), F.cross_entropy, 3, 20, metric=
     (cell,) = end.column("error")
     errors = [plain.share(lambda outputs, y: ~scores(outputs, y)) for plain in plains]
     assert_quartiles(cell, errors, rounding=0.006)
+
+
+def test_a_class_beyond_the_scores_is_none():
+    task = Task(None, None, cross_entropy, 1, 1)
+    for n_classes, metric in ((2, None), (3, "accuracy")):
+        found = metric_of(task, torch.zeros(3, n_classes), torch.tensor([0, 1, 2]))
+        assert getattr(found, "name", None) == metric
+
+
+def test_chances_decide_at_a_half_and_logits_at_zero():
+    targets = torch.tensor([0.0, 1.0])
+    for loss, threshold in (
+        (binary_cross_entropy, 0.5),
+        (binary_cross_entropy_with_logits, 0.0),
+        (lambda p, t: binary_cross_entropy(1 - p, t), None),  # a higher output is no 1
+    ):
+        assert threshold_of(loss, torch.zeros(2), targets) == threshold

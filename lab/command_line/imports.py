@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import os
 import random
 import re
 import sys
@@ -33,7 +34,7 @@ import torch
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Defaults = tuple[torch.dtype, torch.device]
+Defaults = tuple[torch.dtype, torch.device, Path]  # the last one is the working directory
 defaults_of: dict[str, Defaults] = {}  # that a module has set for itself
 versions: dict[str, tuple[int, int]] = {}  # of the files that were imported: time and size
 
@@ -135,12 +136,13 @@ def as_if_alone(module_name: str) -> Iterator[None]:
     """Import in the block as if nothing had run before, and leave all as it was.
 
     So what a file draws at random does not depend on the process, and the defaults of dtype and
-    device that it sets are its own: see `under_own_defaults`. That it wants no gradients, as after
-    `torch.set_grad_enabled(False)`, ends with it: to train takes gradients.
+    device, and the working directory, that it sets are its own: see `under_own_defaults`. That it
+    wants no gradients, as after `torch.set_grad_enabled(False)`, ends with it: to train takes
+    gradients.
     """
     if module_name not in sys.modules:
         defaults_of.pop(module_name, None)
-    before = torch.get_default_dtype(), torch.get_default_device()
+    before = defaults()
     states = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -148,7 +150,7 @@ def as_if_alone(module_name: str) -> Iterator[None]:
         numpy.random.seed(0)
         try:
             yield
-            after = torch.get_default_dtype(), torch.get_default_device()
+            after = defaults()
             if after != before:
                 defaults_of[module_name] = after
         finally:
@@ -157,8 +159,13 @@ def as_if_alone(module_name: str) -> Iterator[None]:
             use_defaults(before)
 
 
+def defaults() -> Defaults:
+    return torch.get_default_dtype(), torch.get_default_device(), Path.cwd()
+
+
 def use_defaults(defaults: Defaults) -> None:
-    dtype, device = defaults
+    dtype, device, folder = defaults
+    os.chdir(folder)
     torch.set_default_dtype(dtype)
     if torch.get_default_device() != device:
         torch.set_default_device(None if device.type == "cpu" else device)
@@ -171,7 +178,7 @@ def under_own_defaults(module_name: str, function: Callable[P, T]) -> Callable[P
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        before = torch.get_default_dtype(), torch.get_default_device()
+        before = defaults()
         use_defaults(defaults_of[module_name])
         try:
             return function(*args, **kwargs)

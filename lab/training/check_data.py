@@ -1,6 +1,7 @@
 """What can be refused of a task's data before any work."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from lab.outcome import as_exceptions, describe
@@ -102,49 +103,54 @@ def n_checked(task: Task, dataset: Any) -> int:
 
 def served(task: Task, dataset: Any, which: str) -> Iterator[tuple[int, Any, Any]]:
     """Yield the mini-batches of the training set or the held-out set: how many samples, x, y."""
-    n_samples, size = len(dataset), min(task.batch_size, len(dataset))
-    try:
-        with as_exceptions():
-            if which == "training":
-                for k, (x, y) in enumerate(loader_of(task, dataset)):
-                    yield min(size, n_samples - k * size), x, y
-            elif holds_tensors(task, dataset):  # it is evaluated in parts that are no smaller
-                parts = (tensor.tensor_split(n_samples // size) for tensor in dataset.tensors)
-                for x, y in zip(*parts, strict=True):
-                    yield len(x), x, y
-            else:
-                yield from parts_of(task, dataset, size)
-    except GeneratorExit:
-        raise
-    except Exception as error:
-        cure = f"; {IMPORTABLE}" if is_of_workers(error) else ""
-        raise ValueError(f"its data cannot be served: {describe(error)}{cure}") from error
+
+    def parts() -> Iterator[tuple[int, Any, Any]]:
+        n_samples, size = len(dataset), min(task.batch_size, len(dataset))
+        if which == "training":
+            for k, (x, y) in enumerate(loader_of(task, dataset)):
+                yield min(size, n_samples - k * size), x, y
+        elif holds_tensors(task, dataset):  # it is evaluated in parts that are no smaller
+            tensors = (tensor.tensor_split(n_samples // size) for tensor in dataset.tensors)
+            for x, y in zip(*tensors, strict=True):
+                yield len(x), x, y
+        else:
+            yield from parts_of(task, dataset, size)
+
+    remaining = parts()
+    while True:
+        try:
+            with as_exceptions():
+                part = next(remaining, None)
+        except Exception as error:
+            cure = f"; {IMPORTABLE}" if is_of_workers(error) else ""
+            raise ValueError(f"its data cannot be served: {describe(error)}{cure}") from error
+        if not part:
+            return
+        yield part
 
 
 def check_same_twice(task: Task, training: Training) -> None:
     """Refuse data that are others each time they are made from the same seed."""
+    once = [seen(task, dataset) for dataset in (training.dataset, training.held_out)]
     torch.manual_seed(torch.initial_seed() + 1)  # another state than before
-    again = make_datasets(task, training.seed)
-    for one, other in zip((training.dataset, training.held_out), again, strict=True):
-        if len(one) != len(other) or not are_equal(task, one, other):
+    again = [seen(task, dataset) for dataset in make_datasets(task, training.seed)]
+    for one, other in zip(once, again, strict=True):
+        if len(one) != len(other) or not all(map(is_same, one, other)):
             raise ValueError(
                 f"make_data({training.seed}) returns other data each time: whatever is random "
                 "in it has to come from a generator of the seed, as in data.split"
             )
 
 
-def are_equal(task: Task, one: Any, other: Any) -> bool:
-    """Tell whether two data sets serve the same, as far as it is looked at.
+def seen(task: Task, dataset: Any) -> list[object]:
+    """Return how many samples a data set has, and a copy of what it serves, as far as is looked at.
 
-    What they draw while they serve, as to augment, may come from torch's generator alone.
+    What it draws while it serves, as to augment, may come from torch's generator alone.
     """
-    parts = []
-    for dataset in (one, other):
-        torch.manual_seed(0)
-        n = len(dataset) if holds_tensors(task, dataset) else task.batch_size
-        parts.append(moved(first(task, dataset, n), torch.device("cpu")))
-    leaves = [tree_leaves(part) for part in parts]
-    return len(leaves[0]) == len(leaves[1]) and all(map(is_same, *leaves))
+    torch.manual_seed(0)
+    n = n_checked(task, dataset) if holds_tensors(task, dataset) else task.batch_size
+    part = moved(first(task, dataset, n), torch.device("cpu"))
+    return [len(dataset), *map(deepcopy, tree_leaves(part))]
 
 
 def is_same(a: object, b: object) -> bool:

@@ -140,6 +140,7 @@ def checked_loss(task: Task, net: nn.Module, x: Any, y: Any, which: str) -> Tens
             raise ValueError(
                 f"its data are not all finite: {name} has nan or infinity in the {which} set"
             )
+    before = versions(x, y)
     outputs: Any
     try:
         with as_exceptions():
@@ -150,13 +151,18 @@ def checked_loss(task: Task, net: nn.Module, x: Any, y: Any, which: str) -> Tens
     try:
         with as_exceptions():
             loss = task.loss(outputs, y)
-    except UserWarning:
-        raise ValueError(f"its net has {shapes_in_words(outputs, y)}") from None
     except Exception as error:
+        if isinstance(error, UserWarning) and str(error).startswith("Using a "):
+            raise ValueError(f"its net has {shapes_in_words(outputs, y)}") from None
         raise ValueError(
             f"its loss cannot take outputs and targets of the {which} set: {describe(error)}"
             f"{range_in_words(outputs, y)}"
         ) from error
+    if versions(x, y) != before:
+        raise ValueError(
+            "its net or its loss changes the data in place, as `x *= 2` or `inplace=True` does: "
+            "write `x = 2 * x`"
+        )
     if not isinstance(loss, Tensor) or loss.ndim:
         shape = f" but of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
         raise ValueError(f"its loss is not a scalar tensor{shape}")
@@ -167,6 +173,12 @@ def checked_loss(task: Task, net: nn.Module, x: Any, y: Any, which: str) -> Tens
         if not torch.isclose(torch.stack(singles).mean(), loss, rtol=1e-3):  # samples got mixed
             raise ValueError(f"its net has {shapes_in_words(outputs, y)}")
     return loss
+
+
+def versions(*data: Any) -> list[int]:
+    """Return how often each tensor of the data has been changed in place."""
+    leaves = [leaf for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
+    return [leaf._version for leaf in leaves if not leaf.is_inference()]  # which keep no count
 
 
 def shapes_in_words(outputs: Tensor, y: Tensor) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lab.outcome import as_exceptions
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,8 @@ def chances_of_two(outputs: Tensor, threshold: float) -> Tensor:
 def loss_or_none(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
     """Return the loss of made-up outputs; None where it takes no such ones."""
     try:
-        value = loss(outputs, targets).item()
+        with as_exceptions():
+            value = loss(outputs, targets).item()
     except Exception:  # as of probabilities that are not between 0 and 1
         return None
     return value if value == value else None
@@ -81,13 +84,15 @@ def axis_of_scores(loss: Loss, outputs: Tensor, targets: Tensor) -> int | None:
             continue
         true = targets.clamp(min=0)
         flat = torch.zeros_like(outputs)
-        right, wrong = (
-            flat.scatter(axis, c.unsqueeze(axis), 1) for c in (true, (true + 1) % n_classes)
+        right, above, below = (  # scores for the true class, the next one, the one before
+            flat.scatter(axis, ((true + k) % n_classes).unsqueeze(axis), 1) for k in (0, 1, -1)
         )
         for scale in (lambda scores: (5 * scores).log_softmax(axis), lambda scores: scores):
-            losses = [loss_or_none(loss, scale(scores), targets) for scores in (right, flat, wrong)]
-            if is_rising(losses) and losses[0] is not None:
-                found.setdefault(axis, losses[0])
+            best, middle, *others = (
+                loss_or_none(loss, scale(scores), targets) for scores in (right, flat, above, below)
+            )
+            if best is not None and all(is_rising([best, middle, other]) for other in others):
+                found.setdefault(axis, best)
     return min(found, key=lambda axis: found[axis], default=None)
 
 
