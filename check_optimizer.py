@@ -109,7 +109,7 @@ def compare_with(findings: Findings, other: Maker) -> None:
     """Compare the steps with those of another optimizer; name the mistakes."""
     try:
         findings.comparison = compare(findings.mine, other)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ValueError(f"--like {other.label} cannot step: {failure(error)}") from error
     findings.mistakes = named(findings.comparison)
 
@@ -118,7 +118,7 @@ def hold_to(findings: Findings) -> Subject | None:
     """Check what every optimizer has to hold to; return what can be solved with, if it steps."""
     try:
         subject = subject_of(findings.mine)
-    except (Exception, SystemExit) as error:  # its constructor fails
+    except Exception as error:  # its constructor fails
         findings.results = [Result(CHECKS[0].words, failure(error))]
         return None
     findings.results = run_all(subject)
@@ -126,7 +126,7 @@ def hold_to(findings: Findings) -> Subject | None:
         return None
     try:
         findings.profile = profile(subject)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         findings.results.append(Result("a tensor of 64 by 64 does no harm", failure(error)))
         return None
     return subject

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lab.outcome import as_exceptions
+
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -114,7 +116,7 @@ def goes_downhill(subject: Subject) -> None:
         try:
             if _falls(subject, keywords):
                 return
-        except (Exception, SystemExit) as error:  # at a rate that is too high, perhaps
+        except Exception as error:  # at a rate that is too high, perhaps
             failed = error
     raise failed or Wrong(UPHILL)
 
@@ -581,10 +583,11 @@ def run_check(check: Check, subject: Subject) -> Result:
     """Run a check; a class that fails with an error of its own is wrong, too."""
     with quietly():
         try:
-            return Result(check.words, remark=check.run(subject) or "")
+            with as_exceptions():
+                return Result(check.words, remark=check.run(subject) or "")
         except Wrong as finding:
             return Result(check.words, finding)
-        except (Exception, SystemExit) as error:  # their code may fail in any way
+        except Exception as error:  # their code may fail in any way
             return Result(check.words, failure(error, check.doing, check.cure))
 
 
@@ -594,7 +597,7 @@ def subject_of(make: Maker) -> Subject:
     with quietly():
         try:
             return Subject(make, kind_of(make))
-        except (Exception, SystemExit):
+        except Exception:
             make(ALIKE.draw())  # it is the first step that fails, or else this raises
             return Subject(make, ALIKE)
 

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lab.outcome import raised
+
 import torch
 
 OURS = Path(__file__).parent
@@ -50,6 +52,7 @@ def _chinese() -> dict[str, str]:
 
 def failure(error: BaseException, doing: str = "", cure: str = "", options: str = "") -> Wrong:
     """Return the finding that their code fails: where in it, at doing what, what helps."""
+    error = raised(error)
     message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".") + "."
     where = line_of_theirs(error) or SOMEWHERE
     if isinstance(error, SyntaxError) and error.filename:

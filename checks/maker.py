@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.outcome import as_exceptions
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -25,6 +27,7 @@ class Maker:
     optimizer_class: type
     keywords: dict[str, Any] = field(default_factory=dict)
 
+    @as_exceptions()
     def __call__(self, params: Any, **keywords: Any) -> Optimizer:
         return self.optimizer_class(params, **(self.keywords | keywords))
 
@@ -103,7 +106,7 @@ def kind_of(make: Maker) -> Kind:
             kind.give(param, torch.ones_like(param))
         try:
             take_step(make(params), lambda: torch.tensor(1.0, requires_grad=True))
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             errors.append(error)
         else:
             return kind
@@ -113,6 +116,7 @@ def kind_of(make: Maker) -> Kind:
 # ---------------------------------------------------------------- a step
 
 
+@as_exceptions()
 def take_step(optimizer: Optimizer, closure: Callable[[], Any]) -> Any:
     """Take a step, with the closure where the class needs it, or else after a call of it."""
     if needs_closure(optimizer):

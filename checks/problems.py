@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lab.outcome import Outcome
+from lab.outcome import Outcome, as_exceptions
 
 import torch
 from torch import Tensor
@@ -312,9 +312,10 @@ class Team:
 
     def run(self, step: Callable[[], Any]) -> None:
         try:
-            if self.is_alive:
-                step()
-        except (Exception, SystemExit):  # at a rate that is too high, perhaps
+            with as_exceptions():
+                if self.is_alive:
+                    step()
+        except Exception:  # at a rate that is too high, perhaps
             self.is_alive = False
             for param in self.params:
                 param.data.fill_(math.nan)

@@ -253,7 +253,7 @@ def compare(mine: Maker, other: Maker) -> Comparison:
         for walk in walks:
             try:
                 right = list(path_of(other, walk, result.kind))
-            except (Exception, SystemExit):  # these values, or groups, are not for it
+            except Exception:  # these values, or groups, are not for it
                 continue
             _take(result, walk, right)
     return result
@@ -266,7 +266,7 @@ def _take(result: Comparison, walk: Walk, right: list[Step]) -> None:
     try:
         for step in path_of(result.mine, walk, result.kind):
             taken.append(step)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         finding = failure(error, walk.words, options=walk.options)
     for number, (one, two) in enumerate(zip(taken, right, strict=False)):
         if not same(one.theta, two.theta):
@@ -342,6 +342,6 @@ def first_failure(make: Callable[..., Any], kind: Kind) -> Wrong | None:
     """Return the finding that it cannot go a plain walk, None if it can."""
     try:
         list(path_of(make, Walk("on a plain walk"), kind))  # type: ignore[arg-type]
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         return failure(error)
     return None

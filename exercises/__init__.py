@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lab.outcome import as_exceptions, message_of
+from lab.outcome import as_exceptions, message_of, raised
 
 import optimizers
 from checks.maker import Maker
@@ -91,8 +91,9 @@ def check(number: int, namespace: dict[str, Any]) -> WrongAnswer | None:
     return None
 
 
-def failure(error: Exception, path: str | None) -> WrongAnswer:
+def failure(error: BaseException, path: str | None) -> WrongAnswer:
     """Return the finding that the file at `path` fails, and at which of its lines."""
+    error = raised(error)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     error_text = message_of(error)

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 from lab.command_line.parser import OneLineParser
+from lab.outcome import as_exceptions, raised
 from lab.output.main import run_main
 
 import checks.finding
@@ -50,10 +51,11 @@ def texts(chinese: bool) -> list[str]:
 def check_file(number: int, path: Path) -> WrongAnswer | None:
     """Run a student's file; return what is wrong with it, None if it is right."""
     try:
-        namespace = runpy.run_path(str(path))
-    except SystemExit:
-        return WrongAnswer(ENDS)
+        with as_exceptions():
+            namespace = runpy.run_path(str(path))
     except Exception as error:  # a student's own code may fail in any way
+        if isinstance(raised(error), SystemExit):
+            return WrongAnswer(ENDS)
         return failure(error, str(path))
     return check(number, namespace)
 

@@ -102,7 +102,7 @@ def keeping(run: CountsSteps) -> Iterator[None]:
     """Keep what `run` has become when the block fails or is interrupted."""
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:  # whatever an optimizer may raise
+    except BaseException as error:  # whatever an optimizer may raise
         run.stop(error, run.steps + 1)
 
 
@@ -112,13 +112,16 @@ class RaisedError(Exception):
 
 @contextmanager
 def as_exceptions() -> Iterator[None]:
-    """Raise RaisedError in place of what is no Exception, but for Ctrl-C."""
+    """Raise RaisedError, in words, in place of what is no Exception, but for Ctrl-C.
+
+    For blocks without a `yield`: where a generator is given up, Python raises GeneratorExit there.
+    """
     try:
         yield
-    except (Exception, KeyboardInterrupt, GeneratorExit):
+    except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise RaisedError from error
+        raise RaisedError(describe(error)) from error
 
 
 class Overheard(io.TextIOBase):
@@ -150,10 +153,20 @@ def hushed() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """Return an exception's own message on one line, and the line of a user's file it came from."""
-    if isinstance(error, RaisedError) and error.__cause__:
-        error = error.__cause__
+    if isinstance(error, RaisedError):
+        return str(error)
     message = "it calls exit()" if isinstance(error, SystemExit) else message_of(error)
     return f"{message}{place_of(error)}"
+
+
+def refusal(error: BaseException) -> str:
+    """Return the words of an error of ours as they are, of a user's own code with their place."""
+    return describe(error) if place_of(error) else str(error)
+
+
+def raised(error: BaseException) -> BaseException:
+    """Return the error itself, or what RaisedError stands for."""
+    return error.__cause__ or error if isinstance(error, RaisedError) else error
 
 
 def message_of(error: BaseException) -> str:
@@ -167,7 +180,7 @@ def message_of(error: BaseException) -> str:
 
 def place_of(error: BaseException) -> str:
     """Return the innermost line of a user's own file that an exception went through, if any."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    for frame in reversed(traceback.extract_tb(raised(error).__traceback__)):
         if is_of_a_user(Path(frame.filename)):
             return f" ({Path(frame.filename).name}, line {frame.lineno})"
     return ""

@@ -594,6 +594,7 @@ def test_a_file_that_cannot_be_imported_is_refused(homework, workdir, capsys, so
         ("super().__init__(params", "raise KeyError('x'); super().__init__(params", 7),
         ("param -= group", "param -= group['rate'] + group", 11),
         ("param -= group", "exit(); param -= group", 11),
+        ("param -= group", "raise GeneratorExit; param -= group", 11),
         ("param -= group", "assert state['step'] < 4; param -= group", 11),
         ("param -= group", "param += self.nothing; param -= group", 11),
         ("param -= group", "param.grad.sum().backward(); param -= group", 11),

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 
 from lab import outcome
-from lab.outcome import Outcome, describe, is_of_a_user, keeping, nearest
+from lab.outcome import (
+    Outcome,
+    RaisedError,
+    as_exceptions,
+    describe,
+    is_of_a_user,
+    keeping,
+    nearest,
+    raised,
+    refusal,
+)
 
 import pytest
 
@@ -29,7 +39,9 @@ def test_what_stopped_it_is_told_in_words(error, seed, note):
     assert work.error is error
 
 
-@pytest.mark.parametrize("error", [ValueError("boom"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("boom"), KeyboardInterrupt(), SystemExit(3), GeneratorExit()]
+)
 def test_work_that_is_kept_has_ended_at_the_step_after_those_it_took(error):
     work = Work()
     with keeping(work):
@@ -39,9 +51,23 @@ def test_work_that_is_kept_has_ended_at_the_step_after_those_it_took(error):
     assert "at step 4" in work.note
 
 
-def test_what_is_no_failure_is_not_kept():
-    with pytest.raises(SystemExit), keeping(Work()):
-        raise SystemExit
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(SystemExit(3), "it calls exit()"), (GeneratorExit("no"), "GeneratorExit: no")],
+)
+def test_what_is_no_exception_becomes_one_with_its_words(error, words):
+    with pytest.raises(RaisedError) as caught, as_exceptions():
+        raise error
+    assert describe(caught.value) == refusal(caught.value) == words
+    assert raised(caught.value) is error
+    assert raised(error) is error
+
+
+@pytest.mark.parametrize("error", [KeyError("own"), KeyboardInterrupt()])
+def test_exceptions_and_ctrl_c_stay_what_they_are(error):
+    with pytest.raises(type(error)) as caught, as_exceptions():
+        raise error
+    assert caught.value is error
 
 
 def test_only_what_was_interrupted_raises():
@@ -66,6 +92,8 @@ def test_an_error_whose_words_fail_is_told_by_its_name():
 def test_the_nearest_names_are_offered_or_else_all():
     assert nearest("adma", ["SGD", "Adam"]) == "; did you mean Adam?"
     assert nearest("x", ["SGD", "Adam"]) == "; known: SGD, Adam"
+    assert nearest("spar", ["SGD", "SparseAdam"]) == "; did you mean SparseAdam?"  # a part of it
+    assert nearest("spa", ["SGD", "SparseAdam"]) == "; known: SGD, SparseAdam"  # too short to tell
 
 
 @pytest.mark.parametrize(

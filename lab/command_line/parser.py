@@ -17,7 +17,7 @@ from lab.command_line.types import (
     seed_type,
     style_type,
 )
-from lab.outcome import describe, nearest, overheard
+from lab.outcome import as_exceptions, describe, nearest, overheard, place_of, refusal
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -136,9 +136,16 @@ class Parser(OneLineParser):
     def refusing(self) -> Iterator[None]:
         """Say what is refused in the block, and why, in one line; exit with 2."""
         try:
-            yield
-        except (ValueError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
-            self.error(str(error))
+            with as_exceptions():
+                yield
+        except (
+            Exception
+        ) as error:  # a user's own code may fail in any way; torch's are RuntimeErrors
+            if not place_of(error) and not isinstance(
+                error, ValueError | RuntimeError | MemoryError
+            ):
+                raise
+            self.error(refusal(error))
 
 
 class Help(argparse.Action):

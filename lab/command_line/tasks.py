@@ -11,7 +11,7 @@ from typing import Any
 from lab.command_line.memory import check_memory_of_task
 from lab.command_line.options import turned_by
 from lab.command_line.specs import parameters_of, parse_task
-from lab.outcome import hushed
+from lab.outcome import as_exceptions, hushed, place_of, refusal
 from lab.training.check_data import check_same_twice, n_checked
 from lab.training.checks import check_fields, check_task
 from lab.training.datasets import as_tensors, first, on_device
@@ -83,9 +83,12 @@ def remark_on_scales(name: str, x: object) -> str:
 def naming(name: str) -> Iterator[None]:
     """Have a refusal say of which task it is."""
     try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"task {name}: {error}") from error
+        with as_exceptions():
+            yield
+    except Exception as error:  # a user's own code may fail in any way
+        if not place_of(error) and not isinstance(error, ValueError):
+            raise
+        raise ValueError(f"task {name}: {refusal(error)}") from error
 
 
 def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:

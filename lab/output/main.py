@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from lab.outcome import describe
+from lab.outcome import describe, place_of
 from lab.output import interruption
 from lab.output.report import say_error, silence
 
@@ -23,8 +23,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     try:
         status = main()
         print(end="", flush=True)
-    except SystemExit as stop:
-        status = stop.code
     except KeyboardInterrupt:
         say_error("interrupted: nothing more is saved")
         status = 130
@@ -32,5 +30,13 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         say_error(f"error: {describe(error)}")
         silence(sys.stdout)
         status = 1
+    except BaseException as error:
+        if place_of(error):  # a user's own code, where nobody expects it
+            say_error(f"error: {describe(error)}")
+            status = 1
+        elif isinstance(error, SystemExit):
+            status = error.code
+        else:
+            raise
     interruption.end()
     sys.exit(status)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar, cast
 
-from lab.outcome import Outcome, Progress, describe, hushed
+from lab.outcome import Outcome, Progress, as_exceptions, describe, hushed
 from lab.output import interruption
 from lab.output.files import (
     missing_letters,
@@ -92,7 +92,7 @@ class Report(Generic[K, R]):
         interruption.go_on()
         try:
             while True:
-                with hushed():
+                with hushed(), as_exceptions():
                     label, run = advance()
                 is_told = interruption.was_asked()
                 interruption.wait()
@@ -109,10 +109,11 @@ class Report(Generic[K, R]):
             self.interrupted = True
             if not self.has_results:
                 raise
-        except ConnectionError as loss:
+        except Exception as error:  # lost workers, or a user's own code where nobody expects it
             if not self.has_results:
                 raise
-            self.complain(f"stopped: {loss}")
+            words = str(error) if isinstance(error, ConnectionError) else describe(error)
+            self.complain(f"stopped: {words}")
         finally:
             interruption.wait()
 
@@ -121,7 +122,8 @@ class Report(Generic[K, R]):
         cells, failures = [], []
         for column in self.table.columns:
             try:
-                cells.append(column.told(column.cell(label, run)))
+                with as_exceptions():
+                    cells.append(column.told(column.cell(label, run)))
             except Exception as error:  # as of a user's own metric
                 cells.append("-")
                 failures.append(f"{label}: no {column.title}: {describe(error)}")
@@ -196,7 +198,8 @@ class Report(Generic[K, R]):
         self, draw: Callable[[], Figure], draw_less: Callable[[], Figure] | None, path: Path
     ) -> None:
         try:
-            figure = draw()
+            with as_exceptions():
+                figure = draw()
         except Exception as error:  # as of a net that takes the data, and nothing between them
             if not draw_less:
                 raise
@@ -208,7 +211,7 @@ class Report(Generic[K, R]):
     def save_as(self, path: Path, save: Callable[[Path], None]) -> None:
         """Save by `save(path)`, and say so, or why it cannot be done."""
         try:
-            with missing_letters() as remarks:
+            with missing_letters() as remarks, as_exceptions():
                 save(path)
             self.say("; ".join([f"saved {path}", *remarks]))
         except OSError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from lab.outcome import Outcome, describe
+from lab.outcome import Outcome, as_exceptions, describe
 from lab.training.adapt import MakeOptimizer, depends_on_lr, make, needs_graph, set_mode
 from lab.training.runs import MOVED_NOTHING
 from lab.training.schedules import Schedule, schedulers_of
@@ -81,7 +81,8 @@ def vectorized(name: str, surface: Surface) -> Surface:
     reasons = []
     for way in ways:
         try:
-            values = way(points)
+            with as_exceptions():
+                values = way(points)
             if not (isinstance(values, Tensor) and values.shape == (3,)):
                 raise ValueError("it has to return one value for each point, a tensor")
             (gradient,) = torch.autograd.grad(values.sum(), points)
@@ -204,8 +205,9 @@ def paths_at(
     if len(lrs) > 1 and not depends_on_lr(make_optimizer, in_group=True):
         return one_by_one(formula, start, make_optimizer, noise, lrs)
     try:
-        for step, (now, _) in enumerate(descend(formula, start, make_optimizer, noise, lrs), 1):
-            points[step] = now
+        with as_exceptions():
+            for step, (now, _) in enumerate(descend(formula, start, make_optimizer, noise, lrs), 1):
+                points[step] = now
     except Exception:  # whatever an optimizer may raise
         if len(lrs) > 1:
             return one_by_one(formula, start, make_optimizer, noise, lrs)

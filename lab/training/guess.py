@@ -2,6 +2,7 @@
 
 import math
 
+from lab.outcome import as_exceptions
 from lab.training.datasets import holds_tensors
 from lab.training.runs import Training
 
@@ -22,6 +23,14 @@ def constant_guess(task: Task, training: Training) -> float | None:
     """
     if not all(holds_tensors(task, dataset) for dataset in (training.dataset, training.held_out)):
         return None
+    try:
+        with as_exceptions():
+            return loss_of_guess(task, training)
+    except Exception:  # a loss of the user's own may want more than a tensor
+        return None
+
+
+def loss_of_guess(task: Task, training: Training) -> float | None:
     x, y = training.dataset.tensors
     with torch.no_grad(), evaluating(training.make_net(task)) as net:
         outputs = net(x[:2])
@@ -37,10 +46,7 @@ def constant_guess(task: Task, training: Training) -> float | None:
         loss.backward()
         return loss
 
-    try:
-        optimizer.step(closure)
-        targets = training.held_out.tensors[1]
-        loss = task.loss(guess.detach().expand(len(targets), *guess.shape), targets).item()
-    except Exception:  # a loss of the user's own may want more than a tensor
-        return None
+    optimizer.step(closure)
+    targets = training.held_out.tensors[1]
+    loss = task.loss(guess.detach().expand(len(targets), *guess.shape), targets).item()
     return loss if math.isfinite(loss) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
-from lab.outcome import Progress, describe, hushed, no_progress
+from lab.outcome import Progress, as_exceptions, describe, hushed, no_progress
 from lab.training.adapt import MakeOptimizer
 from lab.training.datasets import make_datasets
 from lab.training.runs import Epochs, Runs, Training
@@ -65,7 +65,7 @@ def run_piece(piece: Piece) -> bytes:
     They come back pickled. Of a tensor multiprocessing would share the memory, by an open file for
     each: slow, and there is an end to their number.
     """
-    with TORCH_GLOBALS_LOCK, one_thread(), hushed():
+    with TORCH_GLOBALS_LOCK, one_thread(), hushed(), as_exceptions():
         task = unpickled(piece.task)
         trainings = [
             Training(seed, *make_datasets(task, seed), lr, settings)

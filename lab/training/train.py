@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from lab.outcome import Outcome, Progress, describe, no_progress
+from lab.outcome import Outcome, Progress, as_exceptions, describe, no_progress
 from lab.training.adapt import MakeOptimizer, judged, lr_keyword, set_mode
 from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
 from lab.training.datasets import IMPORTABLE, is_of_workers, loader_of
@@ -103,10 +103,13 @@ def try_stack(
     reason = ""
     for compiled in [True, False] if is_worth_compiling(task, trainings) else [False]:
         try:
-            runs = train_stacks(task, trainings, make_optimizer, progress, compiled, every_epoch)
+            with as_exceptions():
+                runs = train_stacks(
+                    task, trainings, make_optimizer, progress, compiled, every_epoch
+                )
         except Unlike as finding:
             reason = str(finding)
-        except (Exception, SystemExit) as error:  # whatever vmap or an optimizer may raise
+        except Exception as error:  # whatever vmap or an optimizer may raise
             reason = describe(error).split(". ")[0]
         else:
             if reason:
@@ -174,9 +177,9 @@ def train_in_turn(
         held_out_losses=held_out_losses,
         weights=stacked_weights([net.net for net in complete]),
         nets=[net.net for net in complete],
-        steps_per_epoch=last.schedule.steps_per_epoch,
+        steps_per_epoch=last.steps_per_epoch,
         lr=complete[0].lr,
-        lr_histories=side_by_side([net.schedule.lr_histories([1]) for net in complete]),
+        lr_histories=side_by_side([net.lr_history for net in complete]),
         error=failed.error,
         stopped=failed.stopped,
         remarks=remarks_on(nets, failed.error),
@@ -222,13 +225,19 @@ class TrainedNet(Outcome):
 
     net: nn.Module
     lr: float | None
-    schedule: Schedule
+    steps_per_epoch: int
+    schedule: Schedule | None = None  # None where the optimizer could not be made
     losses: list[float] = field(default_factory=list)
     final_loss: float = math.nan  # infinite where the training diverged, nan where it is unknown
     held_out_loss: float = math.nan
     epochs: list[tuple[float, float]] = field(default_factory=list)  # both losses after each
     moved: bool = False
     is_trained: bool = False
+
+    @property
+    def lr_history(self) -> Tensor | None:
+        """The learning rate at each step (steps, 1); None without a schedule."""
+        return self.schedule.lr_histories([1]) if self.schedule else None
 
 
 def train_one(
@@ -240,14 +249,15 @@ def train_one(
 ) -> TrainedNet:
     """Train one net, as far as it goes."""
     net = training.make_net(task)
-    optimizer = training.make_optimizer(make_optimizer, net)
     loader = loader_of(task, training.dataset)
-    schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
-    run = TrainedNet(net, optimizer.param_groups[0].get("lr"), schedule)
+    run = TrainedNet(net, training.lr, len(loader))
     start = [param.detach().clone() for param in net.parameters()]
-    set_mode(optimizer, "train")
-    steps = train(net, optimizer, loader, task.loss, task.epochs)
     try:
+        optimizer = training.make_optimizer(make_optimizer, net)
+        run.lr = optimizer.param_groups[0].get("lr")
+        run.schedule = schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
+        set_mode(optimizer, "train")
+        steps = train(net, optimizer, loader, task.loss, task.epochs)
         for loss in progress(steps, task.epochs * len(loader), "step"):
             run.losses.append(loss)
             schedule.step(loss)
@@ -261,7 +271,8 @@ def train_one(
     run.moved = not all(torch.equal(a, b) for a, b in zip(start, net.parameters(), strict=True))
     try:
         if all(map(math.isfinite, run.losses[-1:])):
-            run.final_loss, run.held_out_loss = losses_after(task, training, net)
+            with as_exceptions():
+                run.final_loss, run.held_out_loss = losses_after(task, training, net)
         else:
             run.final_loss = run.held_out_loss = math.inf
     except Exception as error:  # as where the whole data set does not fit into the memory
