@@ -14,8 +14,10 @@ from exercises import rules
 from exercises.checks import (
     LR,
     WrongAnswer,
+    check_axes,
     check_clip,
     check_diverging_rate,
+    check_level,
     check_optimizer,
     check_own_task,
     check_reorder,
@@ -64,6 +66,8 @@ EXERCISES = [
     optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES),
     Exercise("mine", check_own_task),
     Exercise("reorder", check_reorder),
+    Exercise("CHANGED", check_axes),
+    Exercise("LEVEL", check_level),
 ]
 
 RIGHT = "Exercise {number} is right."

@@ -231,6 +231,77 @@ def check_diverging_rate(answer: Any) -> None:
     raise WrongAnswer(DIVERGES if growth > 1 else CONVERGES, lr=answer, growth=growth)
 
 
+NO_LEVEL = "It has to be a number above 0, and finite."
+LEVEL_MISTAKES = {
+    10.0: "10 is one over the rate: there a step lands at the bottom of the valley. It may go as "
+    "far again beyond it.",
+    13.8: "13.8 is where it starts: training makes the loss sharper.",
+    40.0: "40 would be the limit at half the rate.",
+    38.0: "38 would be the limit with a momentum of 0.9.",
+    380.0: "380 would be Adam's limit, and that of another sharpness.",
+    5.0: "5 is half over the rate: the limit is four times that.",
+    0.1: "0.1 is the rate: the limit is a curvature, in proportion to one over the rate.",
+}
+LEVEL_TOO_LOW = (
+    "At {level:g} steps at a rate of 0.1 still shrink: each is {factor:.3g} times the one before."
+)
+LEVEL_TOO_HIGH = (
+    "At {level:g} steps at a rate of 0.1 grow: each is {factor:.3g} times the one before, on the "
+    "other side."
+)
+
+
+def check_level(answer: Any) -> None:
+    """Raise WrongAnswer unless this is the sharpness at which SGD at a rate of 0.1 is stable: 20.
+
+    Along the sharpest direction a step multiplies by 1 - lr·sharpness.
+    """
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 < answer < math.inf:
+        raise WrongAnswer(NO_LEVEL)
+    if math.isclose(answer, 20, rel_tol=0.05):
+        return
+    for value, sentence in LEVEL_MISTAKES.items():
+        if math.isclose(answer, value, rel_tol=0.01):
+            raise WrongAnswer(sentence)
+    sentence = LEVEL_TOO_HIGH if answer > 20 else LEVEL_TOO_LOW
+    raise WrongAnswer(sentence, level=answer, factor=abs(1 - 0.1 * answer))
+
+
+# ---------------------------------------------------------------- names
+
+SEES_AXES = {  # whether turned axes change its losses: tests/test_rotation.py
+    "SGD": False,
+    "Momentum": False,
+    "SGD(weight_decay=0.1)": False,
+    "Adagrad": True,
+    "RMSprop": True,
+    "Adam": True,
+    "Rprop": True,
+}
+NO_NAMES = "It has to be a list of names, as texts."
+OTHER_NAME = "There is no {name!r} in the command: take its names."
+SEES_THEM = (
+    "{name} is missing: it treats each weight for itself, by that weight's own gradients, and "
+    "these are others once the axes are turned."
+)
+SEES_NONE = (
+    "{name} does not change: with θ = Qφ its step in φ is Qᵀ times the one in θ, so in θ it is the "
+    "same."
+)
+
+
+def check_axes(answer: Any) -> None:
+    """Raise WrongAnswer unless these are the names of the optimizers that depend on the axes."""
+    if not isinstance(answer, list | tuple | set) or not all(isinstance(x, str) for x in answer):
+        raise WrongAnswer(NO_NAMES)
+    for name in answer:
+        if name not in SEES_AXES:
+            raise WrongAnswer(OTHER_NAME, name=name)
+    for name, sees in SEES_AXES.items():
+        if sees != (name in answer):
+            raise WrongAnswer(SEES_THEM if sees else SEES_NONE, name=name)
+
+
 # ---------------------------------------------------------------- a function
 
 NO_FUNCTION = "It has to be a function of the parameters and max_norm."

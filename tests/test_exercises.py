@@ -172,6 +172,10 @@ def reorder(net, order):
     new.predict.weight.data = net.predict.weight.data[:, order]
     return new
 """,
+    """CHANGED = ["Adagrad", "RMSprop", "Adam", "Rprop"]
+""",
+    """LEVEL = 2 / 0.1
+""",
 ]
 
 IN_PLACE = "A step changes the gradient itself"
@@ -408,6 +412,32 @@ WRONG = [
             "The outputs stay the same, but unit k is not",
         ),
         ([("new.hidden.bias.data =", "new.hidden.bias =")], "It fails at line 8: TypeError"),
+    ],
+    [
+        ([("'Adagrad', ", "")], "Adagrad is missing"),
+        ([("'RMSprop', ", "")], "RMSprop is missing"),
+        ([("'Adam', ", "")], "Adam is missing"),
+        ([(", 'Rprop'", "")], "Rprop is missing"),
+        ([("[", '["SGD", ')], "SGD does not change"),
+        ([("[", '["Momentum", ')], "Momentum does not change"),
+        ([("[", '["SGD(weight_decay=0.1)", ')], "SGD(weight_decay=0.1) does not change"),
+        ([("[", '["adam", ')], "There is no 'adam' in the command"),
+        ([("[", "[1, ")], "It has to be a list of names"),
+        ('CHANGED = "Adam"', "It has to be a list of names"),
+    ],
+    [
+        ("LEVEL = 10", "10 is one over the rate"),
+        ("LEVEL = 13.8", "13.8 is where it starts"),
+        ("LEVEL = 40", "40 would be the limit at half the rate"),
+        ("LEVEL = 38", "38 would be the limit with a momentum"),
+        ("LEVEL = 380", "380 would be Adam's limit"),
+        ("LEVEL = 5", "5 is half over the rate"),
+        ("LEVEL = 0.1", "0.1 is the rate"),
+        ("LEVEL = 17", "At 17 steps at a rate of 0.1 still shrink: each is 0.7 times"),
+        ("LEVEL = 25", "At 25 steps at a rate of 0.1 grow: each is 1.5 times"),
+        ("LEVEL = -20", "It has to be a number above 0"),
+        ("LEVEL = True", "It has to be a number above 0"),
+        ("LEVEL = '20'", "It has to be a number above 0"),
     ],
 ]
 

@@ -108,7 +108,9 @@ def test_what_is_no_net_is_refused_in_words_all_the_same():
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("text", ["SGD", "Momentum", "SGD(momentum=0.9, nesterov=True)"])
+@pytest.mark.parametrize(
+    "text", [*("SGD", "Momentum", "SGD(momentum=0.9, nesterov=True)", "SGD(weight_decay=0.1)")]
+)
 def test_gradient_descent_does_not_see_the_axes_at_any_step(text):
     plain, turned = (losses_of(task, text) for task in (SMALL, turned_task(SMALL, 1)))
     assert turned == pytest.approx(plain, rel=1e-4)
