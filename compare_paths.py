@@ -232,19 +232,23 @@ def conclusions(scene: Landscape) -> Iterator[str]:
     far = {label: path.distances.max().item() for label, path in scene.paths.items()}
     told = ", ".join(f"{label} {in_digits(distance, 3)}" for label, distance in far.items())
     yield f"Largest distances of the paths from it: {told}."
-    label, path = max(scene.paths.items(), key=lambda item: item[1].distances[-1])
-    if path.losses_below is not None:
+    label, path = max(scene.calm.items(), key=lambda item: item[1].distances[-1])
+    if path.losses_below is not None and label not in scene.through:
         own, below = (in_digits(losses[-1].item()) for losses in (path.losses, path.losses_below))
         yield f"{label} is not where it is drawn: it ends at {own}, the plane below it has {below}."
     if scene.wall:
         straight, matched, reason = scene.wall
         one, other = map(plane_pictures.in_words, scene.ends)
-        height, share = rise(straight.losses)
         after = f"not matched: {reason}"
         if matched:
-            after = f"{in_digits(rise(matched.losses)[0], 3)} once hidden units are matched"
-        wall = f"a wall of {in_digits(height, 3)} at {share:.0%} of the way ({after})"
-        yield f"Straight from {one} to {other}: {wall}."
+            after = f"{wall_in_words(matched.losses)} once hidden units are matched"
+        yield f"Straight from {one} to {other}: {wall_in_words(straight.losses)} ({after})."
+
+
+def wall_in_words(losses: torch.Tensor) -> str:
+    """Return how high the wall is on a straight line, and where."""
+    height, share = rise(losses)
+    return f"a wall of {in_digits(height, 3)} at {share:.0%} of the way" if height else "no wall"
 
 
 # ---------------------------------------------------------------- the command line

@@ -11,7 +11,7 @@ from lab.pictures import planes as pictures
 from lab.pictures import style
 from lab.pictures.looks import looks_of
 from lab.training import planes
-from lab.training.planes import landscape, rise, survey
+from lab.training.planes import landscape, survey
 
 import matplotlib.pyplot as plt
 import pytest
@@ -141,7 +141,7 @@ def test_losses_have_a_logarithmic_axis_over_more_than_a_decade(ratio):
     own = torch.tensor([ratio, 1.0, 2.0])
     path = SimpleNamespace(losses=own, losses_below=torch.tensor([1e9, torch.nan, 1.0]))
     axes.plot(own)
-    pictures.limit_losses(axes, SimpleNamespace(paths={"SGD": path}))
+    pictures.limit_losses(axes, SimpleNamespace(calm={"SGD": path}))
     assert axes.get_yscale() == ("linear" if ratio == 2 else "log") or ratio == 2
     assert axes.get_ylim()[1] < 15 * ratio  # what the plane has below far away is cut
 
@@ -173,6 +173,26 @@ def test_a_frame_shows_what_was_there_by_its_step(scene):
     animation._draw_was_started = True  # it is not to be shown
 
 
+def test_what_diverges_leaves_the_axes_and_its_mark_comes_when_it_does():
+    specs = ["away=SGD(lr=5)", *SPECS]
+    scene = landscape(dict(script.compare_on(SMALL, parse_optimizers(specs), 3)))
+    animation = pictures.animate(scene)
+    _, losses, distances = animation._fig.axes
+    calm = [scene.paths[label] for label in SPECS]
+    assert losses.get_ylim()[1] <= 10.5 * max(path.losses.max() for path in calm)
+    assert distances.get_ylim()[1] == pytest.approx(1.05 * max(p.distances.max() for p in calm))
+    for axes, numbers in ((losses, "losses"), (distances, "distances")):
+        top = axes.get_ylim()[1]
+        (mark,) = (line for line in axes.lines if line.get_label() == style.once("off the axis"))
+        outside = (getattr(scene.paths["away"], numbers) > top).tolist().index(True)
+        for step in (outside - 1, outside):
+            animation._func(step)
+            assert len(mark.get_xdata()) == (step == outside)
+    animation._draw_was_started = True  # it is not to be shown
+    names = [text.get_text() for text in pictures.draw(scene).legends[0].get_texts()]
+    assert "away, lr=5 (diverged)" in names or "away (diverged)" in names
+
+
 # ---------------------------------------------------------------- the script
 
 
@@ -201,21 +221,30 @@ def test_the_table_the_sentences_and_the_csv(workdir, capsys, homework):
     ).groups()
     assert float(own) == pytest.approx(sgd.losses[-1].item(), rel=6e-4)
     assert float(below) == pytest.approx(sgd.losses_below[-1].item(), rel=6e-4)
-    wall = re.search(
-        r"Straight from the end of Adam\(lr=0.05\) to the end of RMSprop\(lr=0.01\): "
-        r"a wall of (\S+) at (\d+)% of the way \((\S+) once hidden units are matched\)\.",
-        flat,
-    ).groups()
-    height, share = rise(scene.wall.straight.losses)
-    matched = rise(scene.wall.matched.losses)[0]
-    expected = [height, 100 * share, matched]
-    assert [float(word) for word in wall] == pytest.approx(expected, rel=6e-3, abs=1e-9)
+    before, after = (script.wall_in_words(line.losses) for line in scene.wall[:2])
+    assert (
+        "Straight from the end of Adam(lr=0.05) to the end of RMSprop(lr=0.01): "
+        f"{before} ({after} once hidden units are matched)."
+    ) in flat
     with Path("a.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert tuple(header) == script.PLANE_HEADER
     told = [["" if cell is None else str(cell) for cell in row] for row in scene.rows()]
     assert rows == told
     assert out.splitlines()[-2:] == ["saved compare_paths.png", "saved a.csv"]
+
+
+def test_a_wall_in_words():
+    losses = torch.zeros(51, dtype=torch.float64)
+    assert script.wall_in_words(losses) == "no wall"
+    losses[10] = 1.25
+    assert script.wall_in_words(losses) == "a wall of 1.25 at 20% of the way"
+
+
+def test_one_that_is_in_the_plane_is_where_it_is_drawn():
+    scene = landscape(dict(script.compare_on(SMALL, parse_optimizers(SPECS[:2]), 3)))
+    list(survey(scene))
+    assert not any("is not where it is drawn" in line for line in script.conclusions(scene))
 
 
 def test_the_paths_start_from_the_same_weights_as_in_every_script():
@@ -242,6 +271,7 @@ def test_one_that_fails_and_one_that_diverges_are_rows(workdir, capsys, homework
     assert "failed at step 3: RuntimeError: boom (homework.py, line " in out
     assert re.search(r"^away +1e\+09 +diverged .*diverged at step \d", out, re.MULTILINE)
     assert "the end of homework.Fails(lr=0.1) and the end of Adam(lr=0.05)" in " ".join(out.split())
+    assert "away is not where" not in out
     labels = [row.split(",")[0] for row in Path("a.csv").read_text().splitlines()[1:]]
     assert labels.count("Adam(lr=0.05)") == 25
     assert labels.count('"homework.Fails(lr=0.1)') + labels.count("homework.Fails(lr=0.1)") == 3

@@ -152,11 +152,15 @@ def test_corners_that_span_no_plane_get_a_random_one(corners):
         assert sizes[2] == pytest.approx(6)
 
 
-def test_numbers_beside_weights_go_along_and_do_not_count():
+def test_numbers_beside_weights_stay_between_the_corners_and_do_not_count():
     corners = torch.tensor([[0.0, 0, 5], [1, 0, 6], [0, 1, 8]], dtype=torch.float64)
     plane = plane_through(corners, 2)
     assert plane.at.tolist() == [[0, 0], [1, 0], [0, 1]]
-    assert plane.points_at(torch.tensor([[2.0, 3.0]]).double()).tolist() == [[2, 3, 16]]
+    points = plane.points_at(
+        torch.tensor([[0.5, 0.25], [2.0, 2.0], [-1.0, 0.0], [0.0, 0.5]]).double()
+    )
+    expected = [[0.5, 0.25, 6.25], [2, 2, 7], [-1, 0, 5], [0, 0.5, 6.5]]
+    assert points.tolist() == expected
     assert plane.project(torch.tensor([2.0, 3.0, 99.0]).double())[1] == 0
 
 
@@ -328,6 +332,13 @@ def test_larger_nets_are_fewer(monkeypatch):
     assert side(halves) == pytest.approx(side(wide), rel=0.3)
     monkeypatch.setattr(planes, "MAX_WORK", 1.0)
     assert side(SMALL) == 25
+
+
+def test_what_a_loader_serves_takes_time_by_the_sample(monkeypatch):
+    task = replace(SMALL, make_data=lambda seed: [Listed(d) for d in SMALL.make_data(seed)])
+    (training,) = trainings_of(task, [3])
+    monkeypatch.setattr(planes, "MAX_WORK", 100 * planes.SERVING * 8**2)  # of 100 samples
+    assert side_for(task, training) == 7  # the net's own work is little, and comes to it
 
 
 def test_the_corners_lie_on_nodes():

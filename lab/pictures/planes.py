@@ -51,7 +51,7 @@ def draw_race(scene: Landscape) -> tuple[Figure, list[Course], list[Line2D]]:
     figure, panels = style.new_figure(4 if scene.wall else 3, n_rows=2)
     plane, losses, distances = panels[:3]
     draw_heights(plane, scene)
-    farthest = max(path.distances.max().item() for path in scene.paths.values())
+    farthest = max(path.distances.max().item() for path in scene.calm.values())
     lrs = {label: path.lr for label, path in scene.paths.items()}
     lost = [label for label, path in scene.paths.items() if path.diverged]
     names, rate = curves.names_with_rates(lrs, lost)
@@ -70,11 +70,16 @@ def draw_race(scene: Landscape) -> tuple[Figure, list[Course], list[Line2D]]:
             thin: Look = {"linewidth": 0.5 * look["linewidth"], "zorder": 1.5}
             thin["label"] = style.once("loss of the plane below")
             courses.append(draw_numbers(losses, path, path.losses_below, look | thin))
-        courses.append(draw_numbers(distances, path, path.distances, look))
+        courses.append(draw_numbers(distances, path, path.distances, look | {"label": label}))
     draw_start(plane, scene, farthest)
     losses.set(xlabel="Steps", ylabel="Loss over the training set")
     limit_losses(losses, scene)
-    distances.set(xlabel="Steps", ylabel="Distance from the plane", ylim=(0, None))
+    distances.set(xlabel="Steps", ylabel="Distance from the plane")
+    distances.set_ylim(0, 1.05 * farthest or 1)
+    for axes in (losses, distances):
+        curves.mark_edges(axes)
+        marks = (line for line in axes.lines if line.get_label() == style.once("off the axis"))
+        courses += map(course_of, marks)
     if scene.wall:
         draw_wall(panels[3], scene)
     style.legend(figure, curves.named_lines(losses), caption_of(scene, rate))
@@ -119,7 +124,7 @@ def draw_heights(axes: Axes, scene: Landscape) -> None:
     if scene.x is None or scene.y is None or scene.heights is None:
         return
     known = scene.heights[scene.heights.isfinite()]
-    low, high = known.min().item(), known.max().item()
+    low, high = known.min().item(), known.quantile(0.99).item()
     levels = torch.linspace(low, high, 14)
     if 0 < 10 * low < high:
         levels = torch.logspace(math.log10(low), math.log10(high), 14)
@@ -152,6 +157,7 @@ def draw_start(axes: Axes, scene: Landscape, farthest: float) -> None:
 def draw_path(axes: Axes, path: Path, farthest: float, look: Look) -> list[Course]:
     """Draw a path above the plane: the farther away a piece of it is, the thinner."""
     away = torch.maximum(path.distances[1:], path.distances[:-1]) / (farthest or 1)
+    away = away.clamp(max=1)  # of one that diverged
     widths = [next(width for near, width in WIDTHS.items() if d <= near) for d in away.tolist()]
     courses = []
     for width in WIDTHS.values():
@@ -188,14 +194,19 @@ def foot_in(window: Window, path: Path, k: int) -> Tensor:
 def draw_numbers(axes: Axes, path: Path, numbers: Tensor, look: Look) -> Course:
     """Draw a number for each point of a path, against steps."""
     (line,) = axes.plot(path.steps, curves.finite(numbers), **look)
-    points = torch.stack([torch.tensor(path.steps, dtype=numbers.dtype), numbers], 1)
-    return Course(line, path.steps, points)
+    return course_of(line)
+
+
+def course_of(line: Line2D) -> Course:
+    """Return a line whose x are steps, as it is, as one that grows with them."""
+    points = torch.tensor(line.get_xydata())
+    return Course(line, points[:, 0].tolist(), points)
 
 
 def limit_losses(axes: Axes, scene: Landscape) -> None:
     """Limit the axis to the paths' own losses, with room for the plane's up to ten times that."""
-    own = torch.cat([path.losses for path in scene.paths.values()])
-    below = [path.losses_below for path in scene.paths.values() if path.losses_below is not None]
+    own = torch.cat([path.losses for path in scene.calm.values()])
+    below = [path.losses_below for path in scene.calm.values() if path.losses_below is not None]
     every = torch.cat([own, *below])
     every = every[every.isfinite()]
     low, high = every.min().item(), min(every.max().item(), 10 * own.max().item())

@@ -101,7 +101,8 @@ class Plane(NamedTuple):
     """The plane through three points, its corners, with two axes at right angles of length 1.
 
     x goes from the first corner to the second. Points may have numbers beside weights: buffers,
-    which go along in the plane, and do not count for distances.
+    which do not count for distances, and stay between those of the corners: a variance below zero
+    is none.
     """
 
     corners: Tensor  # (3, numbers)
@@ -120,7 +121,10 @@ class Plane(NamedTuple):
         x, y = feet.unbind(1)
         third = y / y2
         second = (x - third * x2) / x1
-        return torch.stack([1 - second - third, second, third], 1) @ self.corners
+        shares = torch.stack([1 - second - third, second, third], 1)
+        between = shares.clamp(min=0) / shares.clamp(min=0).sum(1, keepdim=True)
+        weights, buffers = self.corners.tensor_split([self.axes.shape[1]], 1)
+        return torch.cat([shares @ weights, between @ buffers], 1)
 
 
 def plane_through(corners: Sequence[Tensor], n_weights: int) -> Plane:
@@ -190,6 +194,11 @@ class Landscape(Outcome):
     y: Tensor | None = None  # (rows,)
     heights: Tensor | None = None  # (rows, columns): losses over the training set
     wall: Wall | None = None
+
+    @property
+    def calm(self) -> dict[str, Path]:
+        """The paths that have not diverged, or all if each has."""
+        return {k: path for k, path in self.paths.items() if not path.diverged} or self.paths
 
     @property
     def ends(self) -> tuple[str, str]:
