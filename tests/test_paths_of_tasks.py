@@ -196,6 +196,7 @@ def test_what_diverges_leaves_the_axes_and_its_mark_comes_when_it_does():
 # ---------------------------------------------------------------- the script
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_table_the_sentences_and_the_csv(workdir, capsys, homework):
     homework(MINE)
     words = ["--task", "homework.mine", "--plane", "Adam(lr=0.05)", "RMSprop(lr=0.01)"]
@@ -255,6 +256,7 @@ def test_the_paths_start_from_the_same_weights_as_in_every_script():
     assert [*dict(script.compare_on(SMALL, seed=5))] == [*script.OPTIMIZERS]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_what_cannot_be_matched_is_said_and_axes_turn(workdir, capsys, homework):
     homework(MINE)
     assert run_main("--task", "homework.mine", "--optimizers", *SPECS, "--rotate") == 0
@@ -263,6 +265,7 @@ def test_what_cannot_be_matched_is_said_and_axes_turn(workdir, capsys, homework)
     )
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_one_that_fails_and_one_that_diverges_are_rows(workdir, capsys, homework):
     homework(MINE + FAILS)
     specs = ["homework.Fails(lr=0.1)", "away=SGD(lr=1e9)", "Adam(lr=0.05)"]
@@ -279,14 +282,16 @@ def test_one_that_fails_and_one_that_diverges_are_rows(workdir, capsys, homework
 
 def test_a_page_has_a_frame_for_each_look_and_a_slider(workdir, homework, monkeypatch):
     homework(MINE)
-    monkeypatch.setattr(planes, "LOOKS", 4)
+    monkeypatch.setattr(planes, "LOOKS", 3)
+    monkeypatch.setattr(pictures, "REST_FRAMES", 1)
     assert run_main("--task", "homework.mine", "--optimizers", *SPECS, "--animate", "a.html") == 0
     page = Path("a.html").read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg;base64,") == 4 + pictures.REST_FRAMES
+    assert page.count("data:image/jpeg;base64,") == 3 + 1
     assert 'type="range"' in page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("when", ["second optimizer", "plane", "straight line"])
 def test_after_ctrl_c_there_is_what_had_finished(when, workdir, capsys, homework, monkeypatch):
     homework(MINE)
@@ -338,6 +343,7 @@ def test_bad_input_is_refused_before_any_work(words, message, workdir, capsys, h
     assert_refused(script.main, ["--no-show", *words], message, workdir, capsys)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_weights_that_do_not_fit_are_refused(workdir, capsys, homework, monkeypatch):
     homework(MINE)
     n_weights = 6 + 6 + 6 + 1
