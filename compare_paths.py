@@ -151,11 +151,13 @@ def point_in_words(point: torch.Tensor) -> str:
 
 def end_in_words(run: Descent, window: Window) -> str:
     """Return what else became of a path: it diverged, failed, or ended outside the window."""
+    if run.stopped:
+        return run.stopped
     if run.diverged_at is not None:
         return f"diverged at step {run.diverged_at}"
-    if not run.stopped and left_at(run.path[-1:], window) is not None:
+    if left_at(run.path[-1:], window) is not None:
         return f"left the window at step {left_at(run.path, window)}"
-    return run.stopped
+    return ""
 
 
 def columns_of(

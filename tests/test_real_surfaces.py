@@ -53,6 +53,26 @@ def wrong_shape(point):
     return (point**2).sum()
 
 
+def fails_in_its_window(x, y):
+    if (x < -3).any():
+        raise ArithmeticError("too low")
+    return x**2 + y**2
+
+
+def is_flat(x, y):
+    return 0 * x + 3
+
+
+def fails_far_out(x, y):
+    if (x.abs() > 50).any():
+        raise ArithmeticError("far out")
+    return 50 * x**2 + y**2
+
+
+def pole(x, y):
+    return x**2 + y.abs().log()
+
+
 @pytest.fixture
 def surface(small_file, monkeypatch):
     def add(formula):
@@ -72,7 +92,10 @@ def test_a_surface_of_two_numbers_is_descended(formula, surface):
     assert rows == read_csv()
 
 
-@pytest.mark.parametrize("formula", [by_numpy, in_parts, a_constant, raises, wrong_shape])
+@pytest.mark.parametrize(
+    "formula",
+    [by_numpy, in_parts, a_constant, raises, wrong_shape, fails_in_its_window, is_flat],
+)
 def test_a_surface_that_cannot_be_descended_is_itself_to_blame(formula, surface):
     assert_refused(surface(formula), formula.__name__, never=["--start", "SGD", "does not work"])
 
@@ -83,9 +106,17 @@ def test_what_is_no_formula_of_a_point_is_itself_to_blame(formula):
         vectorized("mine", SURFACES["valley"]._replace(formula=formula))
 
 
-def test_a_surface_is_drawn_with_holes_where_it_is_undefined(surface):
-    assert_saved(surface(logarithm))
+@pytest.mark.parametrize("formula", [logarithm, pole])
+def test_a_surface_is_drawn_with_holes_where_it_is_undefined(formula, surface):
+    assert_saved(surface(formula))
     assert plt.gcf().axes[0].collections
+
+
+def test_a_path_ends_where_the_surface_fails(surface):
+    end = surface(fails_far_out)
+    assert_saved(end, 1)
+    assert "failed at step 3: ArithmeticError: far out" in end.rows["SGD"]["note"]
+    assert [row["loss"] for row in read_csv() if row["optimizer"] == "SGD"][-1] == "nan"
 
 
 def test_a_kink_has_the_path_of_a_plain_loop(surface):

@@ -41,8 +41,12 @@ class Descent(Outcome):
 
     @cached_property
     def losses(self) -> Tensor:
-        """The losses there (steps + 1,)."""
-        return self.formula(self.path)
+        """The losses there (steps + 1,); nan where the formula fails."""
+        try:
+            with as_exceptions():
+                return self.formula(self.path)
+        except Exception:  # which has ended the path
+            return torch.cat([self.formula(self.path[:-1]), torch.tensor([math.nan])])
 
     @property
     def diverged_at(self) -> int | None:
@@ -91,7 +95,9 @@ def vectorized(name: str, surface: Surface) -> Surface:
             continue
         if not (values[0].isfinite() and gradient[0].isfinite().all()):
             raise ValueError(f"surface {name}: it is not finite at its start {surface.start}")
-        return surface if way is written else surface._replace(formula=way)
+        surface = surface if way is written else surface._replace(formula=way)
+        check_window(name, surface)
+        return surface
     takes_two = False
     with suppress(TypeError, ValueError):  # a number, or a function that is not Python's
         takes_two = len(inspect.signature(written).parameters) == 2
@@ -99,6 +105,18 @@ def vectorized(name: str, surface: Surface) -> Surface:
         f"surface {name}: its formula has to map points (..., 2), or x and y, to values by torch's "
         f"functions: {reasons[2 if takes_two else 0]}"
     )
+
+
+def check_window(name: str, surface: Surface) -> None:
+    """Refuse a surface that cannot be drawn."""
+    try:
+        with as_exceptions():
+            *_, z = values_in(surface.window, surface)
+    except Exception as error:
+        raise ValueError(f"surface {name}: it fails in its window: {describe(error)}") from error
+    finite = z[z.isfinite()]
+    if not len(finite) or finite.min() == finite.max():
+        raise ValueError(f"surface {name}: it is flat, or nowhere finite, in its window")
 
 
 def first_true(condition: Tensor) -> int | None:
@@ -134,9 +152,13 @@ def left_at(path: Tensor, window: Window) -> int | None:
 
 
 def values_in(window: Window, surface: Surface) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the coordinates x (201,) and y (201,) of a grid over the window, and z (201, 201)."""
+    """Return the coordinates x (201,) and y (201,) of a grid over the window, and z (201, 201).
+
+    z is nan where it is not finite.
+    """
     x, y = (torch.linspace(low, high, 201, dtype=torch.float64) for low, high in window)
-    return x, y, surface.formula(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+    z = surface.formula(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+    return x, y, z.masked_fill(~z.isfinite(), math.nan)
 
 
 def draw_noise(noise: float, steps: int, seed: int) -> Tensor:
