@@ -134,6 +134,26 @@ def test_a_signal_that_comes_while_a_row_is_told_lets_no_other_begin(make_report
     assert reporter.interrupted
 
 
+def test_after_a_signal_all_that_is_done_is_passed_on(make_report, monkeypatch):
+    monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    reporter = make_report()
+
+    def runs():
+        try:
+            yield "a", Run(1)
+        except KeyboardInterrupt:  # thrown in once
+            yield "b", Run(2)
+            yield "c", Run(3)
+            raise
+
+    collected = {}
+    for label, run in reporter.collect(runs()):
+        collected[label] = run
+        interruption.asked_at = 5.0
+    assert collected == {"a": Run(1), "b": Run(2), "c": Run(3)}
+    assert reporter.interrupted
+
+
 def test_an_interruption_before_anything_had_begun_goes_on_up(make_report):
     def runs():
         raise KeyboardInterrupt
@@ -266,8 +286,10 @@ def test_below_the_table_stand_what_labels_mean_and_the_page(make_report, capsys
     reporter.explain(parse_optimizers({"SGD": "SGD()", "slow": "SGD(lr=0.1)"}))
     said = "In full: slow=SGD(lr=0.1)\nWhat the columns mean: docs/tables.md\n"
     assert capsys.readouterr().out == said
-    reporter.explain()
-    assert capsys.readouterr().out == said.splitlines()[1] + "\n"
+    reporter.explain(guess=0.5)
+    line, last = capsys.readouterr().out.splitlines()
+    assert line == "The best constant guess has a held-out loss of 0.5000."
+    assert last == said.splitlines()[1]
 
 
 def test_a_terminal_is_asked_how_wide_it_is_and_a_pipe_is_not(make_report, capsys, monkeypatch):
