@@ -410,11 +410,26 @@ def test_the_optimizers_are_named_above_their_columns_and_no_line_is_in_the_way(
     assert key.get_ylim() == (0, 2)
 
 
+def test_a_profile_begins_at_the_best(figure):
+    assert figure.axes[1].get_xlim() == (1, script.DARKEST)
+
+
 def test_the_figure_grows_with_the_table():
     row = [result([3.0, 1.0, 2.0])] * 5
     small = script.draw(results_of(**dict.fromkeys("abcdefg", row[:2]))).get_size_inches()
     large = script.draw(results_of(**dict.fromkeys("abcdefgpqrstu", row))).get_size_inches()
     assert (large > small).all()
+
+
+def test_rates_that_a_schedule_moves_have_a_panel_of_their_own():
+    still, moved = result([3.0, 1.0, 2.0]), result([3.0, 1.0, 2.0])
+    still.lr_history, moved.lr_history = [0.1, 0.1, 0.1], [0.4, 0.2, 0.1]
+    plain = script.draw(results_of(one=[still, still]))
+    figure = script.draw(results_of(one=[still, moved]))
+    rates = figure.axes[-1]
+    assert [list(line.get_ydata()) for line in rates.lines] == [still.lr_history, moved.lr_history]
+    assert len(figure.axes) == len(plain.axes) + 1
+    assert figure.get_figheight() == pytest.approx(plain.get_figheight() + 1.2)
 
 
 def test_the_default_grid_holds_the_rates_that_are_torchs_defaults():
