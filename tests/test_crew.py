@@ -116,7 +116,7 @@ def test_the_order_in_which_pieces_come_back_changes_nothing(shared, in_turn):
     jobs = jobs_of(SMALL, range(3), SGD=SGD)
     workers = Workers(at_once=3)  # the last one first
     ((_, runs),) = Crew(workers).each(train_all, jobs)
-    assert [piece.starts for piece in workers.pieces] == [((k, None),) for k in range(3)]
+    assert [piece.starts for piece in workers.pieces] == [((k, None, {}),) for k in range(3)]
     assert_same(runs, train_in_turn(SMALL, jobs["SGD"].trainings, SGD, no_progress))
 
 
@@ -124,7 +124,9 @@ def test_small_trainings_that_take_their_turn_go_together(shared, in_turn, monke
     monkeypatch.setattr(crews, "PIECE", 1e9)
     workers = Workers()
     list(Crew(workers).each(train_all, jobs_of(SMALL, range(3), SGD=SGD)))
-    assert [piece.starts for piece in workers.pieces] == [((0, None), (1, None), (2, None))]
+    assert [piece.starts for piece in workers.pieces] == [
+        ((0, None, {}), (1, None, {}), (2, None, {}))
+    ]
 
 
 def test_small_work_is_done_here():
