@@ -122,18 +122,18 @@ def test_judged_elsewhere_it_goes_on_from_where_it_was_to_the_bit():
     class Modal(torch.optim.SGD):
         def train(self):
             modes.append("train")
-            self.param_groups[0]["params"][0].data /= 3
+            self.param_groups[0]["params"][0].data -= 1  # which rounds
 
         def eval(self):
             modes.append("eval")
-            self.param_groups[0]["params"][0].data *= 3
+            self.param_groups[0]["params"][0].data += 1
             torch.rand(1)
 
     param = torch.nn.Parameter(torch.tensor([0.1]))
     optimizer = Modal([param], lr=0.1)
     state = torch.get_rng_state()
     with adapt.judged(optimizer):
-        assert param.item() == pytest.approx(0.3)
+        assert param.item() == pytest.approx(1.1)
     assert torch.equal(param, torch.tensor([0.1]))
     assert torch.equal(torch.get_rng_state(), state)
     assert modes == ["eval", "train"]
