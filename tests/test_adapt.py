@@ -103,6 +103,7 @@ def test_whether_its_steps_depend_on_a_rate_is_found_out():
     assert not adapt.depends_on_lr(Fixed)
     assert not adapt.depends_on_lr(Fixed, in_group=True)
     assert adapt.depends_on_lr(lambda params: 1 / 0)  # nobody knows
+    assert not adapt.needs_graph(lambda params: 1 / 0)
 
 
 def test_the_trial_draws_nothing_from_torchs_generator():
