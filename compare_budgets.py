@@ -24,6 +24,7 @@ from lab.output.table import NUMBER, Column, as_numbers, name_width
 from lab.pictures import style
 from lab.pictures.looks import looks_of
 from lab.training.budgets import (
+    BINS,
     best_end,
     best_of,
     left_out,
@@ -286,7 +287,7 @@ def what_mattered(table: Table, spaces: Mapping[str, Space]) -> list[str]:
         ).mean(0)
         ranked = sorted(zip(names, shares.tolist(), strict=True), key=lambda item: -item[1])
         told.append(f"{label}: " + ", ".join(f"{name} {share:.0%}" for name, share in ranked))
-    if not told:
+    if not told or table.n_trials < 2 * BINS:
         return []
     return [
         "Of the variance of the log-loss one hyperparameter alone explains (first-order Sobol "
@@ -314,6 +315,8 @@ def edges(table: Table, spaces: Mapping[str, Space]) -> list[str]:
                 n = sum(best_end(*both) == end for both in seen)
                 if n > len(table.tasks) / 10 and value is not None:
                     told.append(f"{label} {name}={value:.5g} ({n})")
+    if table.n_trials < 2 * BINS:
+        return []
     if not told:
         return ["No space ends where its best settings are."]
     return [
@@ -324,8 +327,8 @@ def edges(table: Table, spaces: Mapping[str, Space]) -> list[str]:
 
 def lists_in_words(table: Table) -> list[str]:
     """Return the lists to try, and how good they are on a task that they were not made on."""
-    n = min(LIST, table.n_trials)
-    if len(table.tasks) < 2:
+    n = min(LIST, table.n_trials // 2)
+    if len(table.tasks) < 2 or not n:
         return []
     sentences = []
     for label in table.optimizers:
@@ -340,14 +343,14 @@ def lists_in_words(table: Table) -> list[str]:
         if table.has(label, "rate"):
             rates = table.logs(label, "rate")
             k = min(n, rates.shape[1])
-            beside += f", {k} rates {rates[:, k - 1].mean().exp():.3g}"
+            beside += f", {many(k, 'rate')} {rates[:, k - 1].mean().exp():.3g}"
         chosen = list_to_try(torch.stack([each.mean(1).log() for each in losses]), n)
         calls = [results[0].trials[results[0].numbers()[k]].written for k in chosen]
         sentences.append(
             f"{label}: {by_list:.3g} ({beside}). Try, in this order: {'; '.join(calls)}."
         )
     head = (
-        f"Lists of {n}, times the best known on a task that was left out when the list was made, "
+        f"A list of {n}, times the best known on a task that was left out when it was made, "
         f"beside {n} trials of the space:"
     )
     return [head, *sentences] if sentences else []
@@ -379,7 +382,8 @@ def draw(results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]]) -> 
                 draw_curve(axes, table.curve(place) / best, looks[label], label)
                 low, high = table.band(place) / best
                 ks = range(1, len(low) + 1)
-                axes.fill_between(ks, low, high, color=looks[label]["color"], alpha=0.1, lw=0)
+                band = {"color": looks[label]["color"], "alpha": 0.1, "linewidth": 0}
+                axes.fill_between(ks, low, high, **band, label=style.once("half of all orders"))
         finish(axes, table.n_trials, task, is_factor)
     if lines := [
         line for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")

@@ -17,7 +17,6 @@ from lab.command_line.specs import (
     split_call,
     split_label,
     split_sum,
-    texts_of,
 )
 from lab.training.adapt import lr_keyword
 from lab.training.trials import Trial, why_not
@@ -219,10 +218,10 @@ def with_schedule(spec: Spec, schedule: str, epochs: int) -> Spec:
     return replace(spec, schedulers=parse_optimizer(f"SGD + {text}").schedulers)
 
 
-def parse_spaces(texts: Iterable[str] | Mapping[str, str]) -> dict[str, Space]:
-    """Parse spaces, or {label: call}, into {label: Space}, in order; ValueError as elsewhere."""
+def parse_spaces(texts: Iterable[str]) -> dict[str, Space]:
+    """Parse spaces into {label: Space}, in order; ValueError names what is wrong, in one line."""
     spaces: dict[str, Space] = {}
-    for text in texts_of(texts) if isinstance(texts, Mapping) else texts:
+    for text in texts:
         space = parse_space(text)
         if space.label in spaces:
             raise ValueError(f"two optimizers are labelled {space.label!r}; write LABEL={text}")
