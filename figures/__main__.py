@@ -27,6 +27,7 @@ FIGURES = {
     ' one-cycle="Adam() + OneCycleLR(total_steps=480, cycle_momentum=False)"'
     ' warm-up="Adam() + LinearLR(start_factor=0.1, total_iters=2) + CosineAnnealingLR(T_max=12)"',
     "compare_tasks.png": "python compare_tasks.py --judges 160",
+    "compare_budgets.png": "python compare_budgets.py",
     "compare_batch_sizes.png": "python compare_batch_sizes.py",
     "compare_paths.png": "python compare_paths.py",
     "race.gif": "python compare_paths.py --animate race.gif",

@@ -26,6 +26,7 @@ PROBLEMS = """
 from test_compare_budgets import CLASSES, ONE, TWO
 """
 SPACE = "mine=SGD(lr=log(0.01, 1), momentum=0 or 0.9)"
+KEYS = "untuned", "half of all orders"
 FEW = ["--no-show", "--jobs", "1", "--trials", "4", "--seeds", "3", "--seed", "5"]
 
 
@@ -267,7 +268,7 @@ def test_the_figure_has_a_panel_a_task_and_one_over_all():
     assert [list(line.get_ydata()) for line in tasks[1].lines] == [[2.5, 1.0], [4.0, 4.0]]
     untuned = [line.get_ydata()[0] for line in means.lines if len(line.get_xdata()) == 1]
     assert untuned == pytest.approx([128**0.5, 6])
-    assert [text.get_text() for text in figure.legends[0].texts] == ["A", "B", "untuned"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["A", "B", *KEYS]
 
 
 def test_losses_that_are_not_above_zero_are_drawn_as_they_are():
