@@ -105,6 +105,10 @@ def test_moments_are_squares_and_all_where_there_is_room():
     assert moments(1, 2) == [0, 1]
 
 
+def test_a_rate_that_is_a_tensor_is_a_number():
+    assert trace(SMALL, TRAINING, partial(SGD, lr=torch.tensor(0.25)), []).lr == 0.25
+
+
 def test_buffers_come_along():
     task = replace(
         SMALL,

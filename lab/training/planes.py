@@ -16,7 +16,7 @@ from lab.training.adapt import MakeOptimizer
 from lab.training.compiled import loss_of_one
 from lab.training.datasets import holds_tensors, loader_of
 from lab.training.evaluation import PART_BYTES, bytes_per_sample, loss_over
-from lab.training.machine import threads_for_work
+from lab.training.machine import keep_memory, threads_for_work
 from lab.training.matching import chain_of, matched, reordered
 from lab.training.runs import Training, state_of
 from lab.training.trace import State, Trace, moments, trace
@@ -294,6 +294,7 @@ def survey(scene: Landscape, progress: ProgressOf = show_none) -> Iterator[tuple
 
     Yield the landscape as it has the one, and as it has the other.
     """
+    keep_memory()
     task, training, plane = scene.task, scene.training, scene.plane
     alone = one_by_one(task, training, plane, plane.at)
     losses_at = quickest(task, training, plane, alone)

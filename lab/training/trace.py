@@ -68,7 +68,7 @@ def trace(
     loader = loader_of(task, training.dataset)
     schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
     lr = optimizer.param_groups[0].get("lr")
-    run = Trace(task, training, {0: copied(net)}, lr)
+    run = Trace(task, training, {0: copied(net)}, None if lr is None else float(lr))
     set_mode(optimizer, "train")
     losses = train(net, optimizer, loader, task.loss, task.epochs)
     with keeping(run), as_exceptions():
