@@ -145,6 +145,21 @@ def rare_words(seed: int, samples: int = 2000, words: int = 500, length: int = 8
     return two_draws(seed, draw)
 
 
+def zipf(seed: int, samples: int = 1000, classes: int = 100, features: int = 100) -> Datasets:
+    """x (samples, features), uniform from 0 to 1, and the class y (samples,), which says nothing.
+
+    The k-th class comes up in proportion to 1/k (Zipf's law). As x does not tell the class, the
+    training set can only be learned by heart.
+    """
+    weights = 1 / torch.arange(1.0, classes + 1)
+
+    def draw(generator: Generator) -> tuple[Tensor, Tensor]:
+        y = weights.multinomial(samples, replacement=True, generator=generator)
+        return torch.rand(samples, features, generator=generator), y
+
+    return two_draws(seed, draw)
+
+
 def terrain(seed: int, samples: int = 2000) -> Datasets:
     """x (samples, 2), places on a map from -1 to 1, and the height y (samples, 1) of the mountain.
 

@@ -167,3 +167,16 @@ sparse_words = replace(
     make_net=partial(BagOfWords, sparse=True),
     lesson="SparseAdam lets a row rest that no word of the mini-batch asks for; Adam moves it on.",
 )
+
+# Rare classes. It is by itself, too: the inputs say nothing of the classes, all is learned by
+# heart, and held-out data show nothing. compare_classes.py draws it; --task tasks.zipf.
+zipf = Task(
+    data.zipf,
+    partial(nn.Linear, 100, 100),
+    cross_entropy,
+    epochs=60,
+    batch_size=1000,
+    lesson="Most classes are rare. Adam learns those by heart, SGD the common ones alone.",
+    source="Kunstner et al., Heavy-tailed class imbalance and why Adam outperforms gradient "
+    "descent on language models, arXiv:2402.19449",
+)

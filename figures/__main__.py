@@ -33,6 +33,8 @@ FIGURES = {
     "race.gif": "python compare_paths.py --animate race.gif",
     "surfaces.png": "python compare_paths.py --surface all",
     "planes.png": "python compare_paths.py --task spirals --lr 0.1 --plane RMSprop Adam",
+    "compare_axes.png": "python compare_axes.py --tasks scales spirals deep parabola",
+    "compare_classes.png": "python compare_classes.py",
     "compare_sharpness.png": 'python compare_sharpness.py --task sine --optimizers SGD "Adam()"'
     " --lr-range 0.025 0.2 --lr-count 4",
     "check_optimizer.png": "python check_optimizer.py optimizers.RMSprop",

@@ -14,8 +14,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import check_optimizer
+import compare_axes
 import compare_batch_sizes
 import compare_budgets
+import compare_classes
 import compare_learning_rates
 import compare_optimizers
 import compare_paths
@@ -24,7 +26,8 @@ import compare_tasks
 
 SCRIPTS = [
     *(check_optimizer, compare_batch_sizes, compare_learning_rates, compare_optimizers),
-    *(compare_budgets, compare_paths, compare_sharpness, compare_tasks),
+    *(compare_axes, compare_budgets, compare_classes, compare_paths, compare_sharpness),
+    compare_tasks,
 ]
 
 

@@ -43,14 +43,14 @@ def add_lr(parser: Parser) -> None:
     )
 
 
-def add_task(parser: Parser, has_epochs: bool = True) -> None:
+def add_task(parser: Parser, has_epochs: bool = True, default: str = TASK) -> None:
     """Add what is learned: a task, and what may take the place of its own settings."""
     parser.add_argument(
         "--task",
         action=TaskNames,
-        default=TASK,
+        default=default,
         metavar="NAME",
-        help=f"the problem, data and net and loss: {TASK_HELP} (default: {TASK})",
+        help=f"the problem, data and net and loss: {TASK_HELP} (default: {default})",
     )
     if has_epochs:
         text = "how often to go through the data (default: the task's own)"
@@ -59,16 +59,17 @@ def add_task(parser: Parser, has_epochs: bool = True) -> None:
     add_rotate(parser)
 
 
-def add_tasks(parser: Parser) -> None:
+def add_tasks(parser: Parser, default: Sequence[str] = ("all",), may_turn: bool = True) -> None:
     parser.add_argument(
         "--tasks",
         action=TaskNames,
         nargs="+",
         metavar="NAME",
-        default=["all"],
-        help=f"the problems, data and net and loss: {TASK_HELP} (default: all)",
+        default=list(default),
+        help=f"the problems, data and net and loss: {TASK_HELP} (default: {' '.join(default)})",
     )
-    add_rotate(parser)
+    if may_turn:
+        add_rotate(parser)
 
 
 def add_rotate(parser: Parser) -> None:
@@ -141,14 +142,15 @@ def add_curves(parser: Parser) -> None:
     parser.add_argument("--x", choices=("steps", "epochs", "seconds"), default="steps", help=text)
 
 
-def add_judges(parser: Parser, default: int, choosing: int) -> None:
+def add_judges(parser: Parser, default: int, choosing: int, has_equal: bool = True) -> None:
     """Add how many seeds choose the rates, how many others judge, and what is equal."""
     text = "at each rate, how many times to train, each time from another seed: these choose a rate"
     parser.add("--seeds", positive_int, choosing, text)
     text = "how many other seeds judge the optimizers, each at the rate that was chosen"
     parser.add("--judges", positive_int, default, text)
-    text = "the share by which two losses may differ and be called equal"
-    parser.add("--equal", positive_float, EQUAL, text)
+    if has_equal:
+        text = "the share by which two losses may differ and be called equal"
+        parser.add("--equal", positive_float, EQUAL, text)
 
 
 def judges_of(options: argparse.Namespace) -> range:
