@@ -1,7 +1,9 @@
 """compare_paths.py --task: what it draws, prints and saves, and what it refuses."""
 
 import csv
+import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +74,13 @@ def test_a_path_is_drawn_whole_and_thinner_where_it_is_farther_from_the_plane(sc
             away = max(path.distances[k], path.distances[k + 1]) / farthest
             wide = 1.4 if away <= 0.05 else 0.9 if away <= 0.35 else 0.55 if away <= 0.7 else 0.3
             assert pieces[pair] == pytest.approx(wide)
+        drawn = [pieces[pair] for pair in pairwise(feet)]
+        stretches = 1 + sum(one != two for one, two in pairwise(drawn))
+        lines = [
+            line for line in lines_of(plane, color_of(scene, label)) if len(line.get_xdata()) > 1
+        ]
+        gaps = sum(math.isnan(x) for line in lines for x in line.get_xdata())
+        assert gaps == stretches  # or dashes would begin anew at each step
     names = [text.get_text() for text in plane.figure.legends[0].get_texts()]
     assert {"path in the plane", f"path {farthest:.2g} from it", "start"} <= {*names}
 
@@ -117,6 +126,8 @@ def test_each_number_is_drawn_against_steps(scene):
     assert straight.get_ydata().tolist() == scene.wall.straight.losses.tolist()
     assert matched.get_ydata().tolist() == scene.wall.matched.losses.tolist()
     assert straight.get_linestyle() != matched.get_linestyle()
+    widths = {line.get_linewidth() for line in (straight, matched)}
+    assert widths == {look["linewidth"] for look in looks_of(scene.paths).values()}
     assert wall.get_xlabel() == f"From the end of {SPECS[0]} to the end of {SPECS[2]}"
 
 
@@ -135,6 +146,23 @@ def test_lines_of_equal_loss_have_their_numbers_and_the_caption_names_all(scene)
     assert figure.axes[0].get_ylim() == (low, high)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "is_log"), [(1.0, 9.0, False), (2.0, 30.0, True), (-1.0, 99.0, False)]
+)
+def test_contours_are_at_equal_ratios_over_more_than_a_decade(low, high, is_log, scene):
+    _, axes = plt.subplots()
+    heights = torch.linspace(low, high, 144, dtype=torch.float64).reshape(12, 12)
+    heights[3, 4] = torch.nan
+    pictures.draw_heights(axes, replace(scene, heights=heights))
+    (contours,) = (c for c in axes.collections if hasattr(c, "levels"))
+    levels = torch.tensor(contours.levels)
+    assert len(levels) == 12
+    steps = levels.log().diff() if is_log else levels.diff()
+    torch.testing.assert_close(steps, steps[:1].expand(11), rtol=1e-4, atol=1e-6)
+    assert levels[0] > low
+    assert 0.8 * high < levels[-1] < high
+
+
 @pytest.mark.parametrize("ratio", [2.0, 50.0])
 def test_losses_have_a_logarithmic_axis_over_more_than_a_decade(ratio):
     _, axes = plt.subplots()
@@ -142,8 +170,15 @@ def test_losses_have_a_logarithmic_axis_over_more_than_a_decade(ratio):
     path = SimpleNamespace(losses=own, losses_below=torch.tensor([1e9, torch.nan, 1.0]))
     axes.plot(own)
     pictures.limit_losses(axes, SimpleNamespace(calm={"SGD": path}))
-    assert axes.get_yscale() == ("linear" if ratio == 2 else "log") or ratio == 2
-    assert axes.get_ylim()[1] < 15 * ratio  # what the plane has below far away is cut
+    assert axes.get_yscale() == "log"  # the plane below has ten times as much
+    assert axes.get_ylim() == pytest.approx((0.8, 12.5 * ratio))  # and what is above that is cut
+    path.losses_below = None
+    _, axes = plt.subplots()
+    axes.plot(own)
+    pictures.limit_losses(axes, SimpleNamespace(calm={"SGD": path}))
+    assert axes.get_yscale() == ("linear" if ratio == 2 else "log")
+    limits = (0, 1.05 * ratio) if ratio == 2 else (0.8, 1.25 * ratio)
+    assert axes.get_ylim() == pytest.approx(limits)
 
 
 def test_a_frame_shows_what_was_there_by_its_step(scene):

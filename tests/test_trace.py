@@ -109,6 +109,14 @@ def test_a_rate_that_is_a_tensor_is_a_number():
     assert trace(SMALL, TRAINING, partial(SGD, lr=torch.tensor(0.25)), []).lr == 0.25
 
 
+def test_the_loss_is_the_last_one_once_all_are_there():
+    run = trace(SMALL, TRAINING, partial(SGD, lr=0.1), [])
+    run.losses.append(0.5)
+    assert run.loss is None
+    run.losses.append(0.25)
+    assert run.loss == 0.25
+
+
 def test_buffers_come_along():
     task = replace(
         SMALL,
