@@ -179,7 +179,7 @@ def draw(
         for axes, x in zip(panels, (range(len(run.losses)), run.seconds), strict=True):
             axes.plot(x, run.losses, label=label, marker=".", **looks[name])
     style.log_scale(panels[1].xaxis)  # the start, at 0 seconds, is in the left panel only
-    xlabels = "Epochs", "Seconds of training, from the end of the first epoch on"
+    xlabels = "Epochs", "Seconds of training, from epoch 1 on"
     for axes, xlabel in zip(panels, xlabels, strict=True):
         axes.set(xlabel=xlabel, ylabel="Loss on the training set")
         curves.limit_losses(axes, log=True)

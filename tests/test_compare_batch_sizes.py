@@ -131,7 +131,7 @@ def test_the_table_the_figure_and_the_csv(workdir, capsys):
         assert list(by_second.lines[i].get_xdata()) == run.seconds
     assert (by_epoch.get_xlabel(), by_second.get_xlabel()) == (
         "Epochs",
-        "Seconds of training, from the end of the first epoch on",
+        "Seconds of training, from epoch 1 on",
     )
     assert (by_epoch.get_xscale(), by_second.get_xscale()) == ("linear", "log")
     losses = [loss for run in runs.values() for loss in run.losses]
