@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from lab.outcome import Outcome, Progress, keeping, no_progress
+from lab.outcome import Outcome, Progress, as_exceptions, keeping, no_progress
 from lab.training.adapt import MakeOptimizer, set_mode
 from lab.training.datasets import first, loader_of
 from lab.training.evaluation import PART_BYTES, bytes_per_sample
@@ -208,7 +208,7 @@ def descend(
     run.is_divided = moments[0].divisor is not None
     set_mode(optimizer, "train")
     steps = islice(train(net, optimizer, loader, task.loss, n_steps), n_steps)
-    with keeping(run):
+    with keeping(run), as_exceptions():
         for loss in progress(steps, n_steps, "step"):
             run.losses.append(loss)
             run.steps += 1
