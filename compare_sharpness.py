@@ -131,7 +131,8 @@ class Curve(Outcome):
             return "trained"
         ratio = quartiles(self.ends)[1].item() / limit
         where = "below" if ratio < NEAR[0] else "at" if ratio <= NEAR[1] else "above"
-        flattened = "flattened, " if self.predicted == "unstable" else ""
+        is_flatter = self.predicted == "unstable" and where != "above"
+        flattened = "flattened, " if is_flatter else ""
         return f"{flattened}{where} the limit"
 
 

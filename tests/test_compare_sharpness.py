@@ -36,6 +36,7 @@ def curve(sharpness, limit, losses=(1.0, 0.5), **more):
         ([1.0, 2.0, 8.0, 11.4], 10.0, [1.0], "stable", "at the limit"),
         ([1.0, 2.0, 8.0, 11.6], 10.0, [1.0], "stable", "above the limit"),
         ([11.0, 2.0, 3.0, 3.0], 10.0, [1.0], "unstable", "flattened, below the limit"),
+        ([11.0, 12.0], 10.0, [1.0], "unstable", "above the limit"),
         ([11.0, 20.0], 10.0, [1.0, math.inf], "unstable", "diverged at step 2"),
         ([1.0, 2.0], None, [1.0], "", "trained"),
     ],
