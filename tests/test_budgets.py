@@ -102,6 +102,7 @@ def test_chance_explains_nothing_in_the_mean():
 def test_what_has_no_variance_or_too_few_values_explains_nothing():
     assert main_effect(torch.ones(8), torch.rand(8)) == 0
     assert main_effect(torch.tensor([1.0, 2.0, 3.0]), torch.rand(3)) == 0
+    assert main_effect(torch.tensor([1.0, 2.0, 1.0, 2.0]), torch.tensor([0.1, 0.9, 0.2, 0.8])) == 1
 
 
 def test_the_end_where_the_best_lie():

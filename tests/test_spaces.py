@@ -1,13 +1,15 @@
 """The language of spaces, what is drawn from them, and stacks whose nets have settings."""
 
 import math
+import pickle
 import re
 from dataclasses import replace
 
 from lab.command_line.spaces import parse_space, parse_spaces
 from lab.command_line.specs import parse_optimizer
-from lab.training.crew import Crew
+from lab.training.crew import Crew, Order
 from lab.training.keep import Keep
+from lab.training.pieces import run_piece
 from lab.training.runs import Training
 from lab.training.stack import shadowed
 from lab.training.train import IN_TURN, train_all
@@ -21,6 +23,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from spaces import SPACES
+from tasks import TASKS
 
 QUICK = replace(SMALL, epochs=2)
 
@@ -313,6 +316,24 @@ def test_settings_that_cannot_be_are_refused_by_name():
     trials = trials_of("SGD(lr=0.1, momentum=0.5 or -1)", 2)
     with pytest.raises(ValueError, match=r"SGD\(lr=0.1, momentum=-1\) cannot be \(ValueError: Inv"):
         check_trials(QUICK, small(1)[0], trials)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_each_space_of_the_file_has_settings_that_can_be(name):
+    space = parse_space(name)
+    check_trials(QUICK, small(1)[0], space.draw(64, 1, 1))
+    assert len(space.untuned(3, 1, 1)) == 4
+
+
+def test_another_process_is_told_the_settings():
+    trainings = with_settings({"momentum": 0.9}, {"momentum": 0}, {"momentum": 0.5})
+    task = replace(TASKS["logistic"], epochs=1)
+    own = [replace(t, **dict(zip(("dataset", "held_out"), task.make_data(t.seed), strict=True)))
+           for t in trainings]  # fmt: skip
+    spec = parse_optimizer("SGD()")
+    piece = Order(task, spec, every_epoch=False, at_once=True, is_shared=True).piece(own)
+    (record,) = pickle.loads(run_piece(pickle.loads(pickle.dumps(piece))))
+    assert torch.equal(record["held_out_losses"], train_all(task, own, spec).held_out_losses)
 
 
 def test_settings_are_in_the_name_of_what_is_kept(tmp_path):
