@@ -318,6 +318,12 @@ def test_settings_that_cannot_be_are_refused_by_name():
         check_trials(QUICK, small(1)[0], trials)
 
 
+def test_a_schedule_that_is_too_short_is_refused_before_any_work():
+    trials = trials_of("SGD(lr=log(0.1, 1)) + (none or OneCycleLR(total_steps=2))", 8)
+    with pytest.raises(ValueError, match="Tried to step 3 times"):
+        check_trials(QUICK, small(1)[0], trials)
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_each_space_of_the_file_has_settings_that_can_be(name):
     space = parse_space(name)
