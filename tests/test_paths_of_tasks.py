@@ -97,6 +97,9 @@ def test_an_end_is_full_only_where_it_is_in_the_plane(scene):
     (start,) = (line for line in plane.lines if line.get_marker() == "s")
     assert start.get_xydata()[0].tolist() == [0, 0]
     assert start.get_markerfacecolor() != "none"
+    over = [line.get_zorder() for line in plane.lines if line.get_marker() == "o"]
+    under = [line.get_zorder() for line in plane.lines if line.get_marker() == "None"]
+    assert max(under) < start.get_zorder() < min(over)
 
 
 def test_a_start_beside_the_plane_is_hollow_and_a_part_is_drawn_as_it_is():
@@ -120,6 +123,7 @@ def test_each_number_is_drawn_against_steps(scene):
         assert own.get_ydata().tolist() == path.losses.tolist()
         assert below.get_ydata().tolist() == path.losses_below.tolist()
         assert below.get_linewidth() < own.get_linewidth()
+        assert below.get_zorder() < own.get_zorder()
         (far,) = lines_of(distances, color)
         assert far.get_ydata().tolist() == path.distances.tolist()
     straight, matched = wall.lines
@@ -268,6 +272,16 @@ def test_the_table_the_sentences_and_the_csv(workdir, capsys, homework):
     told = [["" if cell is None else str(cell) for cell in row] for row in scene.rows()]
     assert rows == told
     assert out.splitlines()[-2:] == ["saved compare_paths.png", "saved a.csv"]
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(("words", "lr"), [([], script.LR), (["--lr", "0.25"], 0.25)])
+def test_a_rate_is_that_of_all_without_one_of_their_own(words, lr, workdir, capsys, homework):
+    homework(MINE)
+    optimizers = ["--optimizers", "SGD", "mine=SGD(lr=0.125)", "--epochs", "1"]
+    assert run_main("--task", "homework.mine", *optimizers, *words) == 0
+    rows = re.findall(r"^(SGD|mine) +(\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert rows == [("SGD", f"{lr:g}"), ("mine", "0.125")]
 
 
 def test_a_wall_in_words():
