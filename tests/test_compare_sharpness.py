@@ -49,6 +49,7 @@ def test_what_is_predicted_and_what_is_found(sharpness, limit, losses, predicted
 def test_the_end_is_the_median_of_the_last_quarter_and_infinite_where_most_diverged():
     one = curve([9.0] * 9 + [1.0, 5.0, 3.0], 10.0)
     assert one.ends.tolist() == [3.0]
+    assert one.final_losses.tolist() == [0.5]
     assert curve([9.0, 3.0], 10.0, [1.0, math.nan]).ends.tolist() == [math.inf]
     both = Curve([*one.runs, *one.runs, *curve([2.0], 10.0, [1.0, math.inf]).runs])
     assert both.starts.tolist() == [9.0, 9.0, 2.0]
@@ -87,6 +88,9 @@ def test_the_sentences_name_the_highest_stable_rate_and_what_came():
         "Adagrad: no limit is known, so nothing is predicted.",
     ]
     assert script.conclusions(found, is_full=False)[-1] == script.NO_THEORY
+    assert len(script.conclusions({place(0.1): found[place(0.1)]})) == 2
+    flat = script.conclusions({place(0.1): curve([-1.0, 2.0], 20.0)})
+    assert flat[0] == "SGD: before the first step the sharpness is -1.00."
 
 
 def test_the_table_the_figure_and_the_csv(workdir, capsys):
@@ -123,6 +127,7 @@ def test_the_figure_has_a_column_an_optimizer_and_a_dashed_limit_a_curve():
         assert [line.get_color() for line in curves] == [line.get_color() for line in dashed]
         assert len({line.get_marker() for line in curves}) == 2
         assert axes.get_xlim() == losses.get_xlim()
+        assert axes.get_yscale() == "log"
     sgd = found["SGD", 0.1]
     line = next(line for line in lower[0].lines if line.get_label() == "lr 0.1")
     assert line.get_ydata().tolist() == pytest.approx(sgd.sharpness[:, 0].tolist())
@@ -139,7 +144,7 @@ def test_what_diverges_and_a_negative_sharpness_can_be_drawn():
         Place("SGD", 0.2): curve([5.0, 9e30], 10.0, [1.0, math.inf]),
     }
     figure = script.draw(found)
-    assert figure.axes[1].get_ylim()[1] < 100
+    assert figure.axes[1].get_ylim() == pytest.approx((5 / 1.4, 20 * 1.4))
     assert script.draw({Place("SGD", 0.1): curve([], None, [math.inf])})
 
 
