@@ -150,7 +150,9 @@ def seen(task: Task, dataset: Any) -> list[object]:
     torch.manual_seed(0)
     n = n_checked(task, dataset) if holds_tensors(task, dataset) else task.batch_size
     part = moved(first(task, dataset, n), torch.device("cpu"))
-    return [len(dataset), *map(deepcopy, tree_leaves(part))]
+    leaves = tree_leaves(part)
+    copies = (x.clone() if isinstance(x, Tensor) else deepcopy(x) for x in leaves)
+    return [len(dataset), *copies]
 
 
 def is_same(a: object, b: object) -> bool:
