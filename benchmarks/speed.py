@@ -202,12 +202,16 @@ def compare_jobs() -> None:
 def train_alone(
     task: Task, trainings: list[Training], make_optimizer: Callable[..., Optimizer]
 ) -> None:
-    """Train one net after the other as the textbook does."""
+    """Train one net after the other as the textbook does, and take its losses in the end."""
     for training in trainings:
         net = training.make_net(task)
         loader = DataLoader(training.dataset, task.batch_size, shuffle=True)
         optimizer = make_optimizer(net.parameters())
         textbook_loop(net, optimizer, loader, task.loss, task.epochs)
+        with torch.no_grad():
+            for dataset in (training.dataset, training.held_out):
+                x, y = dataset.tensors
+                task.loss(net(x), y).item()
 
 
 LARGE = """
