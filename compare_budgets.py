@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab.command_line.options import add_jobs, add_tasks, seeds_of
 from lab.command_line.parser import Parser
@@ -34,6 +34,7 @@ from lab.training.budgets import (
 )
 from lab.training.checks import check_optimizers
 from lab.training.crew import Crew, Job, open_crew
+from lab.training.jobs import Place
 from lab.training.runs import Training, trainings_of
 from lab.training.statistics import quartiles
 from lab.training.trials import Trials, check_trials, limits_of, try_trials
@@ -60,16 +61,6 @@ EXAMPLES = """\
   python compare_budgets.py --csv budgets.csv --keep trained"""
 
 CSV_HEADER = ("task", "optimizer", "trial", "settings", "seed", "final_loss", "held_out_loss")
-
-
-class Place(NamedTuple):
-    """Where a result stands in the table."""
-
-    task: str
-    optimizer: str
-
-    def __str__(self) -> str:
-        return f"{self.optimizer} on {self.task}"
 
 
 def compare(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab.command_line.options import (
     add_jobs,
@@ -33,7 +33,7 @@ from lab.pictures.looks import looks_of
 from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
-from lab.training.jobs import TaskResult, try_rates
+from lab.training.jobs import Place, TaskResult, try_rates
 from lab.training.statistics import quartiles
 from lab.training.sweeps import SweepSummary, grid_and_judges, learning_rates
 from lab.training.verdicts import EQUAL, Verdict, beside_best, describe_test, seeds_needed
@@ -66,16 +66,6 @@ EXAMPLES = """\
   python compare_tasks.py --dask tcp://HOST:8786"""
 
 CSV_HEADER = ("task", "optimizer", "lr", "seed", "stage", "final_loss", "held_out_loss")
-
-
-class Place(NamedTuple):
-    """Where a result stands in the table."""
-
-    task: str
-    optimizer: str
-
-    def __str__(self) -> str:
-        return f"{self.optimizer} on {self.task}"
 
 
 def compare(

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lab.outcome import Outcome, Progress, no_progress
 from lab.training.adapt import MakeOptimizer
@@ -13,6 +14,16 @@ from lab.training.train import Alone, train_all
 from torch import Tensor
 
 from tasks import Task
+
+
+class Place(NamedTuple):
+    """Where a result stands in the table."""
+
+    task: str
+    optimizer: str
+
+    def __str__(self) -> str:
+        return f"{self.optimizer} on {self.task}"
 
 
 @dataclass
