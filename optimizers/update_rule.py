@@ -52,10 +52,20 @@ class UpdateRule(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._step_one(param, param.grad, self.state[param], group)
+            params = [param for param in group["params"] if param.grad is not None]
+            grads = [param.grad for param in params]
+            self.step_group(params, grads, [self.state[param] for param in params], group)
         return loss
+
+    def step_group(
+        self, params: list[Tensor], grads: list[Any], states: list[State], group: Group
+    ) -> None:
+        """Update the parameters of a group, each for itself: a rule that couples them overrides it.
+
+        Nothing else may be changed than `params` and `states`, in place.
+        """
+        for param, grad, state in zip(params, grads, states, strict=True):
+            self._step_one(param, grad, state, group)
 
     def _step_one(self, param: Tensor, grad: Tensor, state: State, group: Group) -> None:
         if grad.is_sparse != self.takes_sparse_gradients or grad.is_complex():
