@@ -17,7 +17,7 @@ from lab.training.descent import (
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import optimizers
@@ -37,6 +37,7 @@ def sgd(**options):
 # ---------------------------------------------------------------- closed forms
 
 
+@settings(max_examples=30)
 @given(st.floats(0.01, 0.6))
 def test_gradient_descent_contracts_each_coordinate_by_its_curvature(lr):
     ((_, run),) = compare(VALLEY, {"SGD": sgd(lr=lr)}, steps=20)
@@ -45,6 +46,7 @@ def test_gradient_descent_contracts_each_coordinate_by_its_curvature(lr):
     torch.testing.assert_close(run.losses, (run.path**2 * CURVATURES / 2).sum(1))
 
 
+@settings(max_examples=30)
 @given(st.floats(0.01, 0.4), st.floats(0.1, 0.95))
 def test_momentum_obeys_its_two_term_recurrence(lr, momentum):
     ((_, run),) = compare(VALLEY, {"M": sgd(lr=lr, momentum=momentum)}, steps=20)

@@ -31,7 +31,13 @@ def wait_for_row(process, start):
 
 
 @posix_only
-@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGINT]])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [signal.SIGINT],
+        pytest.param([signal.SIGTERM, signal.SIGINT], marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_while_it_trains_saves_what_there_is(numbers, workdir):
     with start_script("compare_optimizers.py", *LONG) as process:
         wait_for_row(process, "wild")

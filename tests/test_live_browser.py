@@ -82,8 +82,7 @@ def numbers(page):
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1920])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1920, "dark")])
 def test_it_opens_from_disk_and_checks_itself(browser, page_file, width, scheme):
     size = {"width": width, "height": 1080 if width > 400 else 740}
     with opened(browser, page_file, "#inside&step=9", **size, color_scheme=scheme) as page:

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lab.output.files import save_figure
 
+import pytest
 from conftest import without_a_screen
 
 import compare_learning_rates
 import compare_optimizers
+from tasks import TASKS, Task
 
 NOTEBOOK = Path(__file__).parents[1] / "compare_optimizers.ipynb"
 FEWER = "\ncompare_learning_rates.OPTIMIZERS = {'Adam': 'Adam()'}\n"
@@ -28,6 +31,31 @@ def outputs(notebook):
     return [[sorted(o.get("data", [o.get("name")])) for o in cell["outputs"]] for cell in cells]
 
 
+def said_of(runs):
+    return "".join(
+        f"{label:8}  {run.final_losses.item():.4f} after {len(run.losses)} steps\n"
+        for label, run in runs.items()
+    )
+
+
+def test_its_cells_run_one_after_the_other(workdir, monkeypatch, capsys):
+    """In this process, on short trainings: each line is one that the scripts have."""
+    (workdir / "cloned").symlink_to(NOTEBOOK.parent, target_is_directory=True)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(compare_learning_rates, "OPTIMIZERS", {"Adam": "Adam()"})
+    short = replace(TASKS["parabola"], epochs=1)
+    for script in (compare_optimizers, compare_learning_rates):
+        defaults = [short if isinstance(it, Task) else it for it in script.compare.__defaults__]
+        monkeypatch.setattr(script.compare, "__defaults__", tuple(defaults))
+    names = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]).replace("epochs=20", "epochs=1"), names)
+    assert list(names["sweep"]) == ["Adam"]
+    assert capsys.readouterr().out == said_of(dict(compare_optimizers.compare()))
+
+
+@pytest.mark.slow
 def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir, monkeypatch):
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     stored = outputs(notebook)
@@ -57,9 +85,8 @@ def test_the_notebook_runs_and_draws_what_the_scripts_draw(workdir, monkeypatch)
     sweep = dict(compare_learning_rates.compare())
     save_figure(compare_learning_rates.draw(sweep), "script.png")
     assert Path("sweep.png").read_bytes() == Path("script.png").read_bytes()
-    said = [f"{k:8}  {run.final_losses.item():.4f} after 384 steps\n" for k, run in runs.items()]
     for version in (notebook, executed):
-        assert "".join(version["cells"][4]["outputs"][0]["text"]) == "".join(said)
+        assert "".join(version["cells"][4]["outputs"][0]["text"]) == said_of(runs)
 
 
 def test_the_notebook_is_small_and_names_no_machine():

@@ -160,7 +160,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_equal_to_torch_with_any_options(name, data):
     kinds = {"lr": rates, "maximize": st.booleans()} | OPTIONS[name]
@@ -980,6 +980,7 @@ def test_rmsprop_forgets_a_large_gradient_and_adagrad_does_not():
     assert adagrad == pytest.approx(0.1 / math.sqrt(100**2 + 200))
 
 
+@settings(max_examples=20)
 @given(st.floats(0.1, 0.9), st.floats(-5, 5).filter(lambda g: abs(g) > 1e-3))
 def test_momentums_terminal_velocity(momentum, gradient):
     steps = walk(optimizers.SGD, [gradient] * 400, lr=0.01, momentum=momentum).diff()

@@ -316,24 +316,34 @@ SMALL = ["--epochs", "1", "--task", "parabola(samples=64)", "--batch-size", "32"
 QUICK = [*SMALL, "--optimizers", "SGD()", "Adam()"]
 
 
+def status_with(stdout, monkeypatch, words=(*QUICK, "--csv", "a.csv", "--no-show")):
+    """Return the exit status of the main script as a process would have it, writing there."""
+    with monkeypatch.context() as patch:
+        for name in ("start", "end"):  # this process keeps its handlers
+            patch.setattr(interruption, name, lambda: None)
+        patch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as end:
+            run_main(lambda: compare_optimizers.main(words))
+    return end.value.code
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_for_the_table_loses_only_the_table(workdir):
+def test_a_full_disk_for_the_table_loses_only_the_table(workdir, monkeypatch, capsys):
     with Path("/dev/full").open("w") as full:
-        process = start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv", stdout=full)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+        assert status_with(full, monkeypatch) == 1
+    err = capsys.readouterr().err
     assert err == "cannot write to standard output: No space left on device\n"
     assert Path("a.csv").read_text().count("\n") == 5
     assert Path("compare_optimizers.png").exists()
 
 
 @posix_only
-def test_a_reader_that_leaves_loses_only_the_table(workdir):
-    with start_script("compare_optimizers.py", *QUICK, "--csv", "a.csv") as process:
-        process.stdout.close()
-        err = process.stderr.read()
-    assert process.returncode == 1
-    assert err == "cannot write to standard output: Broken pipe\n"
+def test_a_reader_that_leaves_loses_only_the_table(workdir, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        assert status_with(stream, monkeypatch) == 1
+    assert capsys.readouterr().err == "cannot write to standard output: Broken pipe\n"
     assert Path("a.csv").exists()
 
 
@@ -354,17 +364,13 @@ def test_a_closed_stream_loses_nothing_else(closed, status, message, workdir):
 def test_a_label_that_the_output_cannot_show_is_printed_with_replacements(workdir, monkeypatch):
     words = [*SMALL, "--optimizers", "动量=SGD()", "--csv", "a.csv", "--no-show"]
     printed = io.BytesIO()
-    monkeypatch.setattr(interruption, "start", lambda: None)  # this process keeps its handlers
-    monkeypatch.setattr(interruption, "end", lambda: None)
-    with io.TextIOWrapper(printed, encoding="ascii") as stream, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", stream)
-        with pytest.raises(SystemExit) as end:
-            run_main(lambda: compare_optimizers.main(words))
-        assert end.value.code == 0
+    with io.TextIOWrapper(printed, encoding="ascii") as stream:
+        assert status_with(stream, monkeypatch, words) == 0
         assert b"\n??" in printed.getvalue()
     assert "动量" in Path("a.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_of_two_runs_into_one_file_one_is_left_whole(workdir):
     words = [*SMALL, "--csv", "a.csv", "--optimizers"]
     both = [start_script("compare_optimizers.py", *words, spec) for spec in ("SGD()", "Adam()")]

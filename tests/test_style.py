@@ -291,7 +291,7 @@ FIGURES = {
 }
 
 
-@settings(max_examples=25, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(**FIGURES)
 def test_any_figure_can_be_read(labels, letters, size, kind, n_panels, has_rates):
     plt.close("all")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-TASK = replace(SMALL, epochs=8)
+TASK = replace(SMALL, epochs=4)
 TRAININGS = trainings_of(TASK, (1, 2))
 
 

@@ -251,8 +251,8 @@ def cluster(workdir):
         process.wait()
 
 
-def test_a_cluster_may_lose_a_worker_and_not_its_scheduler(cluster, csv_of):
-    address, scheduler, (victim, _) = cluster
+def test_a_cluster_may_lose_a_worker(cluster, csv_of):
+    address, _, (victim, _) = cluster
     process = start(*SMALL_TASKS, "--dask", address)
     while not process.stdout.readline().startswith("problems.small"):  # a row
         assert process.poll() is None
@@ -261,6 +261,11 @@ def test_a_cluster_may_lose_a_worker_and_not_its_scheduler(cluster, csv_of):
     assert err == ""
     assert Path("a.csv").read_bytes() == csv_of(jobs=1)
 
+
+@pytest.mark.slow
+def test_a_cluster_may_not_lose_its_scheduler(cluster):
+    """In one process, by what its futures raise: tests/test_crew.py."""
+    address, scheduler, _ = cluster
     process = start(*LONG_TASKS, "--dask", address)
     while not process.stdout.readline().startswith("problems.small"):  # a row
         assert process.poll() is None
