@@ -22,20 +22,24 @@ from lab.command_line.options import (
     judges_of,
     seeds_of,
 )
+from lab.command_line.over import add_over, over_of
 from lab.command_line.parser import Parser
 from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_task
 from lab.outcome import ProgressOf, show_none
-from lab.output.in_words import pairs_in_words
+from lab.output.in_words import maps_in_words, pairs_in_words
 from lab.output.main import run_main
 from lab.output.report import Report
 from lab.output.table import QUARTILES, SHARES, STEPS, Column, as_numbers, name_columns
 from lab.pictures import curves, style
 from lab.pictures.looks import looks_of
+from lab.pictures.maps import draw_maps
 from lab.training.adapt import MakeOptimizer
-from lab.training.checks import check_optimizers, take_a_step
+from lab.training.checks import check_optimizers
 from lab.training.crew import Crew, Job, is_trained, open_crew
 from lab.training.guess import constant_guess
+from lab.training.hyperparameter import Hyperparameter
+from lab.training.maps import Map, map_and_judge, take_steps
 from lab.training.metrics import Metric
 from lab.training.statistics import quartiles, steps_to_target
 from lab.training.sweeps import (
@@ -64,7 +68,8 @@ EXAMPLES = """\
   python compare_learning_rates.py --seeds 100
   python compare_learning_rates.py --optimizers Adam NAdam --lr-range 1e-3 0.3
   python compare_learning_rates.py --optimizers Adam homework.MyAdam
-  python compare_learning_rates.py --task rare_words"""
+  python compare_learning_rates.py --task rare_words
+  python compare_learning_rates.py --over lr momentum"""
 
 CSV_HEADER = ("optimizer", "lr", "seed", "stage", "final_loss", "held_out_loss")
 
@@ -77,12 +82,14 @@ def compare(
     judges: Iterable[int] = range(SEED + SEEDS, SEED + SEEDS + JUDGES),
     progress: ProgressOf = show_none,
     crew: Crew | None = None,
+    over: Hyperparameter | None = None,
 ) -> Iterator[tuple[str, Sweep]]:
     """Train every optimizer at every rate from every seed; yield (label, Sweep) as each finishes.
 
     `optimizers` maps a label to whatever makes the optimizer from param groups, which name the lr;
     those of settings.py by default. There are more rates than `lrs` names, evenly spaced, where
-    the best one lies at their end.
+    the best one lies at their end. With a hyperparameter to go `over`, each rate is tried at each
+    of its values, there are no more rates, and each Sweep is a Map.
 
         for label, result in compare({"Adam": torch.optim.Adam}, lrs=[0.001, 0.01, 0.1]):
             print(label, result.best_lr, result.median)
@@ -90,8 +97,12 @@ def compare(
     optimizers = optimizers or parse_optimizers(OPTIMIZERS)
     lrs = lrs or learning_rates(*LR_RANGE, LR_COUNT)
     trainings = grid_and_judges(task, seeds, lrs, judges)
-    jobs = {label: Job(task, trainings, optimizers[label]) for label in optimizers}
-    yield from (crew or Crew()).each(choose_and_judge, jobs, progress)
+    jobs = {}
+    for label, make_optimizer in optimizers.items():
+        own = over.spread(trainings, make_optimizer) if over else trainings
+        jobs[label] = Job(task, own, make_optimizer)
+    do = partial(map_and_judge, over) if over else choose_and_judge
+    yield from (crew or Crew()).each(do, jobs, progress)
 
 
 # ---------------------------------------------------------------- what the numbers say
@@ -110,6 +121,7 @@ def conclusions(sweeps: Mapping[str, Sweep], equal: float = EQUAL) -> list[str]:
     if are_whole and len(sweeps) > 1 and len(next(iter(sweeps.values())).seeds) > 1:
         sentences += forgiving_in_words(sweeps)
     sentences += flattery_in_words(sweeps)
+    sentences += maps_in_words(maps_of(sweeps))
     if ends := [label for label, result in sweeps.items() if result.edge]:
         sentences.append(
             f"The best rate still lies at an end of the grid for {', '.join(ends)}, which has "
@@ -121,6 +133,11 @@ def conclusions(sweeps: Mapping[str, Sweep], equal: float = EQUAL) -> list[str]:
             "grid may hold a better one."
         )
     return sentences
+
+
+def maps_of(sweeps: Mapping[str, Sweep]) -> dict[str, Map]:
+    """Return those that have a second hyperparameter."""
+    return {label: result for label, result in sweeps.items() if isinstance(result, Map)}
 
 
 def verdicts_in_words(sweeps: Mapping[str, Sweep], equal: float) -> list[str]:
@@ -235,7 +252,7 @@ def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
     for label, result in sweeps.items():
         losses = result.losses_at_best()
         steps = range(1, len(losses) + 1)
-        name = curves.legend_label(label, result.best_lr)
+        name = curves.legend_label(label + result.setting, result.best_lr)
         curves.draw_history(axes, steps, losses, result.runs.steps_per_epoch, name, looks[label])
     curves.limit_losses(axes, log=True)
     axes.set(xlabel="Steps", ylabel="Mini-batch loss")
@@ -245,13 +262,21 @@ def draw_histories(axes: Axes, sweeps: Mapping[str, Sweep]) -> None:
 
 
 def draw(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> Figure:
-    """Return the figure of what `compare` yields: loss against rate, histories at the best."""
+    """Return the figure of what `compare` yields: loss against rate, histories at the best.
+
+    Over a second hyperparameter, there is a map of the loss for each optimizer.
+    """
     sweeps = dict(sweeps)
-    figure, (left, right) = style.new_figure(2)
-    draw_final_losses(left, sweeps)
+    maps = maps_of(sweeps)
+    figure, (*left, right) = style.new_figure(1 + (len(maps) or 1))
+    if maps:
+        draw_maps(left, maps)
+    else:
+        draw_final_losses(left[0], sweeps)
     draw_histories(right, sweeps)
     runs = next(iter(sweeps.values())).runs
-    means = f"right: means of {runs.steps_per_epoch} steps, at the best rates"
+    n = runs.steps_per_epoch
+    means = f"right: {f'means of {n} steps, ' if n > 1 else ''}at the best rates"
     style.legend(figure, curves.named_lines(right), curves.caption_of(runs, means))
     return figure
 
@@ -271,7 +296,10 @@ def steps_to(result: Sweep, target: float) -> Tensor | None:
 
 
 def columns_of(
-    optimizers: Iterable[str], task: Task, metric: Metric | None
+    optimizers: Iterable[str],
+    task: Task,
+    metric: Metric | None,
+    over: Hyperparameter | None = None,
 ) -> list[Column[str, Sweep]]:
     """Return the columns of the table."""
     columns: list[Column[str, Sweep]] = [
@@ -292,6 +320,8 @@ def columns_of(
         ),
         Column("good rates", ">18", lambda label, r: r.good_lrs(), ".3g", goes=4),
     ]
+    if over:
+        columns.insert(2, Column(f"best {over.name}", ">8", lambda label, r: r.best_value))
     if metric:
         columns.append(
             Column(metric.name, SHARES, lambda label, r: r.measured(metric), metric.format)
@@ -308,14 +338,17 @@ def columns_of(
 def rows(sweeps: Mapping[str, Sweep] | Iterable[tuple[str, Sweep]]) -> list[dict[str, Any]]:
     """Return the table of what `compare` yields as numbers, which pandas.DataFrame takes."""
     sweeps = dict(sweeps)
-    runs = next(iter(sweeps.values())).runs
-    return as_numbers(columns_of(sweeps, runs.task, runs.trainings[0].metric(runs.task)), sweeps)
+    first = next(iter(sweeps.values()))
+    runs, over = first.runs, first.over
+    metric = runs.trainings[0].metric(runs.task)
+    return as_numbers(columns_of(sweeps, runs.task, metric, over), sweeps)
 
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_learning_rates.png")
     add_optimizers(parser, OPTIMIZERS, "the tutorial's four")
     add_lr_range(parser, *LR_RANGE, LR_COUNT)
+    add_over(parser)
     add_judges(parser, JUDGES, SEEDS)
     add_task(parser)
     add_batch_size(parser)
@@ -331,23 +364,25 @@ def main(argv: list[str] | None = None) -> int:
         task, training = load_task(options, options.task)
         low, high = options.lr_range
         lrs = learning_rates(low, high, options.lr_count)
-        optimizers = parse_optimizers(options.optimizers, sweeping=True)
-        check_optimizers(optimizers, partial(take_a_step, task, replace(training, lr=lrs[0])))
+        over, optimizers = over_of(options, parse_optimizers(options.optimizers, sweeping=True))
+        first = replace(training, lr=lrs[0])
+        check_optimizers(optimizers, partial(take_steps, over, task, first))
 
-    columns = columns_of(optimizers, task, training.metric(task))
+    columns = columns_of(optimizers, task, training.metric(task), over)
     report = Report(options.output, options.csv, columns, task=f"--task {options.task}")
     sweeps = {}
     with open_crew(options.jobs, options.dask, options.keep) as crew:
         seeds, judges = seeds_of(options), judges_of(options)
-        comparison = compare(optimizers, task, lrs, seeds, judges, report.progress, crew)
+        comparison = compare(optimizers, task, lrs, seeds, judges, report.progress, crew, over)
         for label, result in report.collect(comparison):
             sweeps[label] = result
             report.row(label, result)
     report.explain(optimizers, constant_guess(task, training))
     report.conclude(partial(conclusions, sweeps, options.equal))
 
+    header = (*CSV_HEADER[:2], over.name, *CSV_HEADER[2:]) if over else CSV_HEADER
     losses = ((label, *row) for label, result in sweeps.items() for row in result.rows())
-    return report.save(partial(draw, sweeps), CSV_HEADER, losses)
+    return report.save(partial(draw, sweeps), header, losses)
 
 
 if __name__ == "__main__":

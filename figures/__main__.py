@@ -26,6 +26,8 @@ FIGURES = {
     ' cosine="Adam() + CosineAnnealingLR(T_max=12)"'
     ' one-cycle="Adam() + OneCycleLR(total_steps=480, cycle_momentum=False)"'
     ' warm-up="Adam() + LinearLR(start_factor=0.1, total_iters=2) + CosineAnnealingLR(T_max=12)"',
+    "momentum.png": "python compare_learning_rates.py --task scales --batch-size 1000 --epochs 400"
+    " --optimizers SGD --over lr momentum --lr-range 0.001 0.1 --lr-count 17",
     "compare_tasks.png": "python compare_tasks.py --judges 160",
     "compare_budgets.png": "python compare_budgets.py",
     "compare_batch_sizes.png": "python compare_batch_sizes.py",

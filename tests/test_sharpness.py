@@ -10,11 +10,13 @@ from lab.training.sharpness import (
     Moment,
     check_curvature,
     clone,
+    curvature_of_quadratic,
     descend,
     divisor,
     largest_eigenvalues,
     limit_of,
     sharpness,
+    stable_lr,
 )
 
 import numpy
@@ -23,7 +25,7 @@ import torch
 from conftest import SMALL
 from torch import nn
 from torch.func import functional_call, jacrev
-from torch.nn.functional import mse_loss
+from torch.nn.functional import l1_loss, mse_loss
 from torch.utils.data import TensorDataset
 
 from tasks import TASKS, Task
@@ -208,6 +210,68 @@ def test_the_limits_are_those_of_the_papers():
     assert limit_of(torch.optim.SGD(PARAM, lr=0.1)) == pytest.approx(2 / 0.1)
     assert limit_of(torch.optim.SGD(PARAM, lr=0.1, momentum=0.9)) == pytest.approx(3.8 / 0.1)
     assert limit_of(torch.optim.Adam(PARAM, lr=0.1)) == pytest.approx(38 / 0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "dampening": 0.4},
+        {"momentum": 0.7, "nesterov": True},
+        {"momentum": 0.7, "weight_decay": 0.5},
+    ],
+)
+def test_at_the_stable_lr_the_limit_is_the_curvature(settings):
+    lr = stable_lr(torch.optim.SGD(PARAM, lr=0.3, **settings), 7.0)
+    for factor in (0.999, 1.001):
+        grows = radius(torch.optim.SGD(PARAM, lr=factor * lr, **settings), 7.0) > 1
+        assert grows == (factor > 1)
+    if settings == {"momentum": 0.9}:
+        assert lr == pytest.approx(2 * (1 + 0.9) / 7)
+
+
+def test_no_lr_is_stable_with_a_momentum_of_1_and_of_others_none_is_known():
+    assert stable_lr(torch.optim.SGD(PARAM, lr=0.3, momentum=1.0), 7.0) == 0
+    assert stable_lr(torch.optim.SGD(PARAM, lr=0.3, momentum=0.5, dampening=1), 7.0) is None
+    for other in (torch.optim.Adam, torch.optim.RMSprop, torch.optim.ASGD):
+        assert stable_lr(other(PARAM, lr=0.3), 7.0) is None
+
+
+# ---------------------------------------------------------------- what is a quadratic
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_quadratic_the_curvature_is_known(seed):
+    task, largest = quadratic(seed)
+    (training,) = trainings_of(replace(task, batch_size=7), [seed])  # a mini-batch tells
+    assert curvature_of_quadratic(task, training) == pytest.approx(largest, rel=1e-4)
+    turned = turned_task(task, 1)
+    assert curvature_of_quadratic(turned, training) == pytest.approx(largest, rel=1e-3)
+
+
+def fails(outputs, targets):
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("make_net", "loss"),
+    [
+        (partial(nn.Linear, 8, 1), l1_loss),
+        (partial(nn.Linear, 8, 1), lambda outputs, targets: (outputs - targets).mean()),
+        (partial(nn.Linear, 8, 1), lambda outputs, targets: outputs.logsumexp(0).sum()),
+        (lambda: nn.Sequential(nn.Linear(8, 1), nn.ReLU()), mse_loss),
+        (lambda: nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 1)), mse_loss),
+        (lambda: nn.Sequential(nn.Dropout(), nn.Linear(8, 1)), mse_loss),
+        (lambda: nn.Sequential(nn.Linear(8, 1), nn.BatchNorm1d(1)), mse_loss),
+        (partial(nn.Linear, 8, 1), fails),
+    ],
+    ids=["of a kink", "linear", "convex", "relu", "deep", "dropout", "batch norm", "fails"],
+)
+def test_of_other_losses_no_one_curvature_is_known(make_net, loss):
+    task = replace(quadratic()[0], make_net=make_net, loss=loss)
+    (training,) = trainings_of(task, [0])
+    assert curvature_of_quadratic(task, training) is None
 
 
 @pytest.mark.parametrize(

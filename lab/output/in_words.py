@@ -1,9 +1,15 @@
-"""Verdicts in words: worse, equal, not known."""
+"""Verdicts in words: worse, equal, not known. And what a map shows."""
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
+from lab.output.table import in_digits
+from lab.training.hyperparameter import in_short
+from lab.training.maps import Map
 from lab.training.verdicts import Verdict
+
+MINI = "; with mini-batches only up to a lower one"
 
 
 def amount(verdict: Verdict) -> str:
@@ -39,3 +45,30 @@ def pairs_in_words(
     ]
     sentences = {more: worse, within(equal): same, "not known": unknown}
     return [f"{word.capitalize()}: {'; '.join(each)}." for word, each in sentences.items() if each]
+
+
+def maps_in_words(maps: Mapping[str, Map]) -> list[str]:
+    """Return the best rate at each value, up to where SGD is stable, and where a map ends."""
+    sentences = []
+    for label, found in maps.items():
+        best = {v: sweep.best_lr for v, sweep in found.sweeps.items() if not sweep.diverged}
+        sentences.append(f"{label}'s best lr is {at_each(found, best)}.")
+        if found.limits and found.curvature:
+            limits = dict(zip(found.over.values, found.limits, strict=True))
+            sentences.append(
+                f"The loss is a quadratic, whose Hessian's largest eigenvalue is "
+                f"{in_digits(found.curvature, 3)}. So full-batch {label} is stable up to the lr "
+                f"{at_each(found, limits)}{'' if found.has_full_batches else MINI}."
+            )
+        if found.ends and not found.diverged:
+            ends = " and ".join(found.ends)
+            sentences.append(
+                f"{label}'s best cell lies at an end of {ends}: a wider range may win."
+            )
+    return sentences
+
+
+def at_each(found: Map, lrs: Mapping[Any, float]) -> str:
+    """Return learning rates, and at which value each is."""
+    told = ", ".join(f"{lr:.3g} at {in_short(value)}" for value, lr in lrs.items())
+    return told.replace(" at ", f" at {found.over.name} ", 1)

@@ -178,14 +178,11 @@ def state_of(net: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def joined(one: Runs, other: Runs) -> Runs:
-    """Return the runs of both, in ascending order of their learning rates."""
-    runs = in_a_row([one, other])
-    lrs = [training.lr or 0 for training in runs.trainings]
-    order = sorted(range(len(lrs)), key=lambda k: lrs[k])
+def picked(runs: Runs, numbers: Sequence[int]) -> Runs:
+    """Return those of the runs that have these numbers, in this order."""
+    order = list(numbers)
     return replace(
         runs,
-        remarks=one.remarks or other.remarks,
         trainings=[runs.trainings[k] for k in order],
         losses=runs.losses[:, order],
         lr_histories=None if runs.lr_histories is None else runs.lr_histories[:, order],
@@ -195,6 +192,14 @@ def joined(one: Runs, other: Runs) -> Runs:
         nets=[runs.nets[k] for k in order] if runs.nets else [],
         epochs=runs.epochs and Epochs(runs.epochs.losses[:, order], runs.epochs.held_out[:, order]),
     )
+
+
+def joined(one: Runs, other: Runs) -> Runs:
+    """Return the runs of both, in ascending order of their learning rates."""
+    runs = in_a_row([one, other])
+    lrs = [training.lr or 0 for training in runs.trainings]
+    order = sorted(range(len(lrs)), key=lambda k: lrs[k])
+    return replace(picked(runs, order), remarks=one.remarks or other.remarks)
 
 
 def in_a_row(parts: Sequence[Runs]) -> Runs:

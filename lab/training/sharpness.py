@@ -24,6 +24,7 @@ from lab.training.schedules import Schedule, schedulers_of
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from tasks import Task
@@ -31,6 +32,7 @@ from training import evaluating, train
 
 MOMENTS = 32  # of a training at which the sharpness is measured, evenly spaced
 TOLERANCE, MAX_PRODUCTS = 1e-5, 64  # of Lanczos' method
+ALIKE = 1e-3  # as a share: two changes of a gradient that differ by rounding alone
 
 
 # ---------------------------------------------------------------- the limit
@@ -49,13 +51,28 @@ def limit_of(optimizer: Optimizer) -> float | None:
     if type(optimizer) is SGD:
         beta = group["momentum"]
         gain = 1 + 2 * beta if group["nesterov"] else 1 - group["dampening"]
-        return (2 + 2 * beta) / (gain * lr) - decay
+        return (2 + 2 * beta) / (gain * lr) - decay if gain > 0 else None
     if type(optimizer) is Adam and not decay and not group["amsgrad"]:
         beta = group["betas"][0]
         return (2 + 2 * beta) / ((1 - beta) * lr)
     if type(optimizer) is RMSprop and not decay and not group["centered"]:
         return (2 + 2 * group["momentum"]) / lr
     return None
+
+
+def stable_lr(optimizer: Optimizer, curvature: float) -> float | None:
+    """Return the lr up to which SGD's steps on a quadratic shrink, all else as it has it.
+
+    `curvature` is the largest eigenvalue of its Hessian. With heavy-ball momentum the lr is
+    2 (1 + momentum) / curvature: Polyak, "Some methods of speeding up the convergence of iteration
+    methods", 1964. It is 0 where the momentum is 1 or more. None of other optimizers.
+    """
+    limit = limit_of(optimizer) if type(optimizer) is SGD else None
+    if limit is None:
+        return None
+    group = optimizer.param_groups[0]
+    lr, decay = float(group["lr"]), float(group["weight_decay"])
+    return lr * (limit + decay) / (curvature + decay) if group["momentum"] < 1 else 0.0
 
 
 def divisor(optimizer: Optimizer, params: list[nn.Parameter], grads: list[Tensor]) -> Tensor | None:
@@ -163,6 +180,44 @@ def check_curvature(task: Task, training: Training) -> None:
     except Exception as error:  # whatever a net or vmap may raise
         words = str(error).strip().partition("\n")[0]
         raise ValueError(f"the curvature of its loss cannot be had: {words}") from error
+
+
+def curvature_of_quadratic(task: Task, training: Training) -> float | None:
+    """Return the sharpness of a loss that is a quadratic of the weights, the same at all of them.
+
+    So is the squared error of a linear net. None of all other losses, and where it cannot be had.
+    """
+    try:
+        with as_exceptions():
+            if not is_quadratic(task, training):
+                return None
+            start = Moment(0, clone(training.make_net(task)), None, None)
+            return sharpness(task, training, [start]).item()
+    except Exception:  # whatever a net or vmap may raise
+        return None
+
+
+def is_quadratic(task: Task, training: Training) -> bool:
+    """Tell whether a mini-batch's loss is a quadratic of the weights, by its gradients.
+
+    Along a step a quadratic's gradient changes by as much as along the same step from elsewhere,
+    both random here. The net is as it trains, with dropout and all.
+    """
+    net = training.make_net(task)
+    x, y = first(task, training.dataset, task.batch_size)
+    params = [param for param in net.parameters() if param.requires_grad]
+    start = parameters_to_vector(params).detach()
+    generator = torch.Generator().manual_seed(0)
+    step, elsewhere = torch.randn(2, len(start), generator=generator).to(start)
+
+    def gradient(weights: Tensor) -> Tensor:
+        vector_to_parameters(weights, params)
+        loss = task.loss(net(x), y)
+        return parameters_to_vector(torch.autograd.grad(loss, params, materialize_grads=True))
+
+    change = gradient(start + step) - gradient(start)
+    other = gradient(elsewhere + step) - gradient(elsewhere)
+    return bool(change.norm() > 0 and (change - other).norm() <= ALIKE * change.norm())
 
 
 def clone(net: nn.Module) -> dict[str, Tensor]:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from lab.outcome import Outcome, Progress, no_progress
 from lab.training.adapt import MakeOptimizer
+from lab.training.hyperparameter import Hyperparameter
 from lab.training.metrics import Metric
 from lab.training.runs import Runs, Training, joined, trainings_of
 from lab.training.statistics import quartiles
@@ -115,7 +117,7 @@ class SweepSummary:
             high += 1
         return self.lrs[low], self.lrs[high]
 
-    def rows(self) -> Iterator[tuple[float, int, str, float, float]]:
+    def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield (lr, seed, "chosen" or "judged", final loss, held-out loss) of each run."""
         for lr, *losses in zip(self.lrs, self.final_losses, self.held_out_losses, strict=True):
             for seed, *both in zip(self.seeds, *(each.tolist() for each in losses), strict=True):
@@ -128,6 +130,9 @@ class SweepSummary:
 
 class Sweep(SweepSummary, Outcome):
     """The runs of one optimizer, by lr and seed. An lr that not all seeds have is left out."""
+
+    over: Hyperparameter | None = None  # what is tried beside the lr, in a Map: see maps.py
+    best_value = setting = ""  # the best of it, and as one could type it after a label
 
     def __init__(self, runs: Runs, judging: Runs | None = None):
         """Take runs of all seeds at the first lr, then of all at the second, and so on.
