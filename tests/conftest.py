@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tasks import Task
 
-pytest.register_assert_rewrite("small_files")
+pytest.register_assert_rewrite("small_files", "steps")
 settings.register_profile(
     "no clock, no files", parent=settings.default, deadline=None, database=None
 )

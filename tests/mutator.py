@@ -23,7 +23,7 @@ import optimizers
 
 FOLDER = Path(optimizers.__file__).parent
 FILES = ["update_rule", "gradient_descent", "adaptive", "adam", "matrices", "lbfgs"]
-RULES = [name for name in optimizers.__all__ if name not in ("UpdateRule", "LBFGS")]
+RULES = [name for name in optimizers.__all__ if hasattr(torch.optim, name) and name != "LBFGS"]
 OPERATORS = {
     "+": "-*", "-": "+*", "*": "/+", "/": "*-", "<": ["<=", ">"], ">": [">=", "<"],
     "-=": ["+="], "*=": ["/="], "**": ["*"],

@@ -1,6 +1,5 @@
 """Our optimizers against torch.optim, and against facts about the formulas."""
 
-import contextlib
 import copy
 import inspect
 import io
@@ -13,6 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from steps import assert_same_steps, default_dtype, of_ours, run_steps, walk
 from torch.optim.lbfgs import _strong_wolfe
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
@@ -20,18 +20,14 @@ import optimizers
 from models import Net
 from optimizers import lbfgs, matrices
 
+RULES = [name for name in optimizers.__all__ if name != "UpdateRule"]
+TORCHS = [name for name in RULES if hasattr(torch.optim, name)]
 # Muon takes matrices only, SparseAdam sparse gradients, LBFGS one group: they have their own tests.
-APART = {"UpdateRule", "Muon", "SparseAdam", "LBFGS"}
-NAMES = [name for name in optimizers.__all__ if name not in APART]
+APART = {"Muon", "SparseAdam", "LBFGS"}
+NAMES = [name for name in TORCHS if name not in APART]
+# Those that torch.optim has not: test_optimizers_since_2020.py holds their steps to others.
+YOUNG = [name for name in RULES if name not in TORCHS]
 SPEED_SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
-
-
-@contextlib.contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(autouse=True)
@@ -41,52 +37,9 @@ def _float64():
         yield
 
 
-@default_dtype(torch.float64)
-def run_steps(make_optimizer, steps=26, seed=0, absent=0.0, dtype=torch.float64):
-    """Return all parameters after each step: a net's, a scalar and a 3-d block.
-
-    Their gradients come from a regression and from functions of curvature far from 1; each is
-    missing in a share `absent` of the steps.
-    """
-    torch.set_default_dtype(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    net = Net(2, 4, 1)
-    scalar = torch.nn.Parameter(torch.tensor(0.7))
-    block = torch.nn.Parameter(torch.randn(2, 1, 3))
-    params = [*net.parameters(), scalar, block]
-    optimizer = make_optimizer(params)
-    path = []
-    for _ in range(steps):
-        x = torch.randn(8, 2, generator=generator)
-        optimizer.zero_grad()
-        loss = (net(x) - x.prod(1, keepdim=True)).square().mean()
-        loss = (
-            loss + 3 * (scalar - 2) ** 2 + (torch.arange(1.0, 7).reshape(2, 1, 3) * block**2).sum()
-        )
-        loss.backward()
-        for param in params:
-            if torch.rand((), generator=generator) < absent:
-                param.grad = None
-        optimizer.step()
-        path.append(torch.cat([param.detach().flatten() for param in params]))
-    return torch.stack(path)
-
-
-def assert_same_steps(make_ours, make_reference, tolerance=1e-9, **how):
-    """Assert that two optimizers take the same steps, to a relative `tolerance`."""
-    ours, reference = run_steps(make_ours, **how), run_steps(make_reference, **how)
-    assert not torch.equal(reference[0], reference[-1])
-    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance * 1e-3)
-
-
 def of_torch(name, **options):
     options |= {"foreach": False}
     return lambda params: getattr(torch.optim, name)(params, **options)
-
-
-def of_ours(name, **options):
-    return lambda params: getattr(optimizers, name)(params, **options)
 
 
 # ---------------------------------------------------------------- the same as torch.optim
@@ -204,7 +157,7 @@ def test_each_option_is_drawn_and_means_something(name):
         assert not torch.equal(with_momentum, other), option
 
 
-@pytest.mark.parametrize("name", [name for name in optimizers.__all__ if name != "UpdateRule"])
+@pytest.mark.parametrize("name", TORCHS)
 def test_a_signature_is_torchs_and_help_shows_it(name):
     """Names, order, defaults, and which are keyword-only: in ours, all after a missing switch."""
 
@@ -304,9 +257,10 @@ def test_float64_parameters_are_exact_under_a_float32_default():
             path.append(param.detach().clone())
         return torch.stack(path)
 
-    in_float64 = [steps(name) for name in NAMES]
+    names = [*NAMES, *YOUNG]
+    in_float64 = [steps(name) for name in names]
     torch.set_default_dtype(torch.float32)
-    for name, expected in zip(NAMES, in_float64, strict=True):
+    for name, expected in zip(names, in_float64, strict=True):
         assert torch.equal(steps(name), expected), name
 
 
@@ -344,12 +298,13 @@ class Trial:
 
 EXTRAS = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}}
 EXTRAS |= {"Adam": {"amsgrad": True}, "ASGD": {"t0": 3}}
+EXTRAS |= {"SOAP": {"precondition_frequency": 3}, "Prodigy": {"d0": 0.1, "growth_rate": 1.1}}
 EXTRAS |= {"LBFGS": {"line_search_fn": "strong_wolfe", "max_iter": 3}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", [*NAMES, "LBFGS"])
+@pytest.mark.parametrize("name", [*NAMES, *YOUNG, "LBFGS"])
 def test_training_resumed_from_a_file_goes_on_bit_for_bit(name, default, dtype):
     torch.set_default_dtype(default)
     options = EXTRAS.get(name, {})
@@ -366,7 +321,7 @@ def test_training_resumed_from_a_file_goes_on_bit_for_bit(name, default, dtype):
     assert torch.equal(resumed.run(9, 20), expected)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "LBFGS"])
+@pytest.mark.parametrize("name", [*NAMES, *YOUNG, "LBFGS"])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_deepcopy_and_pickle(name, duplicate):
     trial = Trial(name, torch.float64, **EXTRAS.get(name, {}))
@@ -375,7 +330,7 @@ def test_deepcopy_and_pickle(name, duplicate):
     assert torch.equal(twin.run(9, 20), trial.run(9, 20))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *YOUNG])
 def test_step_with_a_closure(name):
     plain, closed = Trial(name, torch.float64), Trial(name, torch.float64)
 
@@ -919,9 +874,7 @@ def test_a_group_that_joins_later_has_its_own_rate(name):
 def test_every_configuration_of_pytorchs_optimizer_database():
     from torch.testing._internal.common_optimizers import optim_db  # slow to import
 
-    assert {info.optim_cls.__name__ for info in optim_db} == set(optimizers.__all__) - {
-        "UpdateRule"
-    }
+    assert {info.optim_cls.__name__ for info in optim_db} == set(TORCHS)
     count = 0
     for info in optim_db:
         name = info.optim_cls.__name__
@@ -946,18 +899,6 @@ def test_every_configuration_of_pytorchs_optimizer_database():
 
 
 # ---------------------------------------------------------------- facts about the formulas
-
-
-def walk(optimizer_class, gradients, start=0.0, **options):
-    """Return the positions of a scalar parameter that is given these gradients, one a step."""
-    param = torch.nn.Parameter(torch.tensor(start))
-    optimizer = optimizer_class([param], **options)
-    positions = [start]
-    for gradient in gradients:
-        param.grad = torch.tensor(float(gradient))
-        optimizer.step()
-        positions.append(param.item())
-    return torch.tensor(positions)
 
 
 @given(st.floats(1e-5, 1e5), st.floats(1e-4, 1), st.sampled_from([-1, 1]))
