@@ -192,7 +192,7 @@ OPTIONS = {
     "Lion": {"betas": betas, "weight_decay": decays},
     "AdEMAMix": adamw
     | {
-        "betas": st.tuples(st.floats(0.1, 0.99), st.floats(0.5, 0.9999), st.floats(0.9, 0.99999)),
+        "betas": st.tuples(st.floats(0.1, 0.99), st.floats(0.5, 0.9999), st.floats(0.99, 0.99999)),
         "alpha": st.sampled_from([0.0, 2.0, 8.0]),
         "alpha_warmup": st.sampled_from([None, 1, 10, 100]),
         "beta3_warmup": st.none(),
