@@ -326,7 +326,7 @@ def columns_of(
         columns.append(
             Column(metric.name, SHARES, lambda label, r: r.measured(metric), metric.format)
         )
-    if target := task.target:
+    if (target := task.target) is not None:
         title = f"steps to {target:g}"
         columns.append(
             Column(title, STEPS, lambda label, r: steps_to(r, target), ".0f", "never", goes=2)

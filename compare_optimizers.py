@@ -189,7 +189,7 @@ def columns_of(
         columns.append(
             Column(metric.name, share, lambda label, run: run.measured(metric), metric.format)
         )
-    if target := task.target:
+    if (target := task.target) is not None:
         title = f"steps to {target:g}"
         columns.append(
             Column(title, steps, lambda label, run: steps_to(run, target), ".0f", "never", goes=2)

@@ -33,7 +33,7 @@ class Task:
     loss: Loss
     epochs: int
     batch_size: int
-    target: float = 0.0  # the training loss that counts as reached
+    target: float | None = None  # the training loss that counts as reached
     metric: Callable[..., float] | None = None
     lesson: str = ""
     source: str = ""

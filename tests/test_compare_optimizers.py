@@ -447,7 +447,7 @@ def test_a_seed_that_diverges_ends_there(workdir):
         (["--lr", "nan"], "nan"),
         (["--lr", "inf"], "inf"),
         (["--device", "toaster"], "toaster"),
-        (["--target", "0"], "--target"),
+        (["--target", "inf"], "--target: 'inf' is not a finite number"),
         (["--seed", str(2**64)], "--seed"),
         (["--seed", "1.5"], "--seed"),
         (["--optimizers"], "--optimizers"),

@@ -24,6 +24,7 @@ from small_files import (
     assert_like_plain,
     assert_refused,
     assert_saved,
+    losses_in_csv,
     objects_of,
     plain_training,
     read_csv,
@@ -357,6 +358,20 @@ def test_a_loss_below_zero_is_in_sight_and_in_no_ratio(script, words, small_file
             values = torch.tensor(line.get_ydata(), dtype=torch.float64)
             values = values[values.isfinite()]
             assert not len(values) or low <= values.quantile(0.1) <= high
+
+
+@pytest.mark.parametrize("target", ["0", "-2e0", "-9"])
+def test_a_target_may_be_zero_or_below(target, small_file):
+    small_file(BELOW)
+    words = ["--task", "b.mine", "--optimizers", "Adam", "--lr", "0.03", "--epochs", "2"]
+    end = run(compare_optimizers, *words, "--target", target)
+    losses = losses_in_csv("Adam")
+    means = [sum(losses[k - 10 : k]) / 10 for k in range(10, 21)]  # of an epoch, after k steps
+    reached = [k for k, mean in enumerate(means, 10) if mean < float(target)]
+    assert bool(reached) == (target != "-9")
+    (cell,) = end.column(f"steps to {float(target):g}")
+    assert cell == (str(reached[0]) if reached else "never")
+    assert "steps to" not in run(compare_optimizers, *words).out  # the task has none
 
 
 # ---------------------------------------------------------------- a label means one thing

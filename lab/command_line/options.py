@@ -10,6 +10,7 @@ from lab.command_line.specs import texts_of
 from lab.command_line.types import (
     dask_address,
     device_type,
+    finite_float,
     folder_path,
     positive_float,
     positive_int,
@@ -123,7 +124,7 @@ def add_target(parser: Parser) -> None:
         "the column `steps to` counts the steps until the training loss, as a mean over an epoch, "
         "is below this (default: the task's own)"
     )
-    parser.add_argument("--target", type=positive_float, help=text)
+    parser.add_argument("--target", type=finite_float, help=text)
 
 
 def add_seeds(parser: Parser, default: int) -> None:

@@ -103,7 +103,7 @@ class Page:
             "samples": n_samples,
             **order_of(task, n_samples),
             **columns_of(task, self.trainings),
-            "target": task.target,
+            "target": task.target or 0.0,
             "start": {
                 "optimizers": [rule_of(label, spec) for label, spec in optimizers.items()],
                 "batchSize": min(task.batch_size, n_samples),

@@ -46,7 +46,7 @@ def check_fields(task: Task) -> None:
         value = getattr(task, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"its {name} is {value!r}, and has to be a whole number of 1 or more")
-    if not isinstance(task.target, int | float):
+    if not (task.target is None or isinstance(task.target, int | float)):
         raise ValueError(f"its target is {task.target!r}, and has to be a number")
     if isinstance(task.make_net, nn.Module):
         raise ValueError("its make_net is a net: write `lambda: ...`, which makes a new one")
