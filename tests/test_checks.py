@@ -1,16 +1,20 @@
 """What is refused before any work: an optimizer that fails, a schedule that is too short."""
 
 import gc
+from contextlib import nullcontext
 from dataclasses import replace
 
 from lab.command_line.specs import parse_optimizer, parse_optimizers
-from lab.training.checks import check_optimizers, take_a_step
+from lab.training.checks import check_optimizers, check_task, take_a_step
 from lab.training.runs import Training
 
 import pytest
 import torch
 from conftest import SMALL, small_data
-from torch.nn.functional import mse_loss
+from torch.nn.functional import l1_loss, mse_loss
+from torch.utils.data import TensorDataset
+
+from tasks import Task
 
 TRAINING = Training(4, *small_data(4))
 STEPS = SMALL.epochs * 4  # 100 samples in batches of 32
@@ -70,3 +74,34 @@ def test_what_names_no_call_is_called_by_its_label():
 
     with pytest.raises(ValueError, match="mine does not work here: RuntimeError: no way"):
         check_optimizers({"mine": torch.optim.SGD}, fails)
+
+
+class Bias(torch.nn.Module):
+    """A net that learns a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return x + self.bias
+
+
+def dead(bias):
+    """A net of ReLUs whose inputs are all this."""
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())
+    torch.nn.init.zeros_(net[0].weight)
+    torch.nn.init.constant_(net[0].bias, bias)
+    return net
+
+
+def test_a_gradient_of_zero_is_refused_only_where_every_mini_batch_has_it():
+    """An l1_loss has none where as many targets lie above as below."""
+    balanced, above = [[1.0], [-1.0]] * 4, [[1.0], [2.0]] * 2
+    cases = [(balanced + above + balanced, Bias, True), (balanced, Bias, False),
+             (above, lambda: dead(0.1), True), (above, lambda: dead(-0.1), False)]  # fmt: skip
+    for y, net, learns in cases:
+        dataset = TensorDataset(torch.zeros(len(y), 1), torch.tensor(y))
+        task = Task(lambda seed, dataset=dataset: (dataset, dataset), net, l1_loss, 1, 8)
+        with nullcontext() if learns else pytest.raises(ValueError, match="is zero everywhere"):
+            check_task(task, 0)
