@@ -107,6 +107,28 @@ def test_the_palette_of_a_gif_is_that_of_the_last_frame(tmp_path):
         assert gif.convert("RGB").getpixel((4, 4)) == (0, 255, 0)
 
 
+@pytest.mark.parametrize(("red", "shown"), [(239, 239), (241, 255)])
+def test_what_is_nearly_the_ground_is_the_ground(red, shown, tmp_path):
+    writer = animations.GifWriter()
+    writer.setup(style.new_figure()[0], tmp_path / "a.gif")
+    frame = Image.new("RGB", (90, 90), "white")
+    frame.paste((red, 255, 255), (30, 0, 90, 90))
+    writer._frames = [frame]
+    writer.finish()
+    with Image.open(tmp_path / "a.gif") as gif:
+        seen = [gif.convert("RGB").getpixel((x, 45))[0] for x in (15, 60)]
+    assert seen == [255, shown]
+
+
+def test_it_shows_twelve_frames_a_second():
+    figure, (axes,) = style.new_figure()
+    (line,) = axes.plot([0, 1], [0, 1])
+    animation = animations.animation_of(figure, [line], lambda number: None, 1, no_progress)
+    assert animation.event_source.interval == round(1000 / 12)
+    assert animations.writer_for(Path("a.gif")).fps == 12
+    animation._draw_was_started = True  # it is not saved here, and matplotlib warns of that
+
+
 def test_a_frame_of_many_panels_has_fewer_dots_an_inch():
     dots = []
     for n_panels in (1, 2, 4, 8):

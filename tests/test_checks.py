@@ -5,7 +5,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from lab.command_line.specs import parse_optimizer, parse_optimizers
-from lab.training.checks import check_optimizers, check_task, take_a_step
+from lab.training.checks import (
+    UnusableError,
+    check_optimizers,
+    check_task,
+    range_in_words,
+    take_a_step,
+)
 from lab.training.runs import Training
 
 import pytest
@@ -74,6 +80,75 @@ def test_what_names_no_call_is_called_by_its_label():
 
     with pytest.raises(ValueError, match="mine does not work here: RuntimeError: no way"):
         check_optimizers({"mine": torch.optim.SGD}, fails)
+
+
+class KeepsIt(torch.optim.Optimizer):
+    """Keeps its rate to itself."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+        self.lr = lr
+
+    @torch.no_grad()
+    def step(self):
+        for param in self.param_groups[0]["params"]:
+            param -= self.lr * param.grad
+
+
+class Still(KeepsIt):
+    def step(self):
+        return None
+
+
+def test_a_rate_is_swept_as_an_argument_and_moved_in_the_groups():
+    swept = replace(TRAINING, lr=0.1)
+    take_a_step(SMALL, swept, KeepsIt)
+    with pytest.raises(UnusableError, match="no rates of it to compare"):
+        take_a_step(SMALL, swept, Still)
+    with pytest.raises(UnusableError, match="no rates of it to compare"):
+        take_a_step(SMALL, swept, lambda params: KeepsIt(params, 0.1))
+    scheduled = parse_optimizer("SGD + StepLR(step_size=1)", lr=0.1)
+    take_a_step(SMALL, TRAINING, scheduled)
+    with pytest.raises(UnusableError, match="which its steps do not use"):
+        take_a_step(SMALL, TRAINING, replace(scheduled, optimizer_class=KeepsIt))
+
+
+def test_labels_without_a_score_are_named():
+    outputs, beyond = torch.zeros(3, 2), ": its net has scores for the classes 0 to 1, and y goes "
+    for labels, said in (([0, 1, 1], ""), ([0, 1, 2], f"{beyond}from 0 to 2"),
+                         ([-1, 0, 1], f"{beyond}from -1 to 1")):  # fmt: skip
+        assert range_in_words(outputs, torch.tensor(labels)) == said
+    labels = torch.tensor([0, 1, 2])
+    for odd in ((outputs[:, 0], labels), (outputs, labels + 0.5), ((outputs,), labels),
+                (outputs, [0, 1, 2])):  # fmt: skip
+        assert range_in_words(*odd) == ""
+
+
+def test_a_shape_is_compared_only_where_there_is_one():
+    """What is one number a sample may be squeezed, but not broadcast."""
+    x = torch.rand(9, 1)
+    y = x.flatten()
+
+    def check(loss, net=lambda: torch.nn.Linear(1, 1), samples=None):
+        samples = samples or TensorDataset(x, y)
+        check_task(Task(lambda seed: (samples, samples), net, loss, 1, 4), 0)
+
+    check(lambda outputs, y: mse_loss(outputs.squeeze(1), y))
+    with pytest.raises(ValueError, match=r"outputs of shape \(4, 1\) for targets of \(4,\)"):
+        check(lambda outputs, y: (outputs - y).square().mean())
+    check(lambda outputs, y: mse_loss(outputs[0].squeeze(1), y), Pair)
+    named = [(one, {"y": other}) for one, other in zip(x, y, strict=True)]
+    check(lambda outputs, y: mse_loss(outputs.squeeze(1), y["y"]), samples=named)
+
+
+class Pair(torch.nn.Linear):
+    """A net that returns two things."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x):
+        return super().forward(x), x
 
 
 class Bias(torch.nn.Module):

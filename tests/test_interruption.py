@@ -157,6 +157,19 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.usefixtures("_handlers")
+def test_each_time_that_it_ends_signals_do_what_they_did_before(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(interruption.atexit, "register", lambda *call: at_exit.append(call))
+    for handler in (signal.default_int_handler, lambda number, frame: None):  # as by `%run`, twice
+        signal.signal(signal.SIGINT, handler)
+        interruption.start()
+        assert signal.getsignal(signal.SIGINT) is interruption._interrupt
+        interruption.end()
+        assert signal.getsignal(signal.SIGINT) is handler
+    assert at_exit == [(interruption._handle, signal.SIG_IGN)] * 2  # or the way out is disturbed
+
+
+@pytest.mark.usefixtures("_handlers")
 def test_in_a_notebook_or_a_test_the_handlers_stay_as_they_are():
     before = [signal.getsignal(number) for number in interruption.SIGNALS]
     interruption.end_quietly_while_importing()

@@ -106,6 +106,17 @@ def test_what_is_no_formula_of_a_point_is_itself_to_blame(formula):
         vectorized("mine", SURFACES["valley"]._replace(formula=formula))
 
 
+def test_the_reason_is_that_of_the_way_in_which_it_is_written():
+    def far(x, y):
+        raise ArithmeticError("too far")
+
+    for formula, reason in ((far, "ArithmeticError: too far"), (raises, "KeyError: 'mine'"),
+                            (lambda *numbers: 1 / 0, "ZeroDivisionError"),
+                            (lambda x, y, z: x, "missing 2 required")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"by torch's functions: .*{reason}"):
+            vectorized("mine", SURFACES["valley"]._replace(formula=formula))
+
+
 @pytest.mark.parametrize("formula", [logarithm, pole])
 def test_a_surface_is_drawn_with_holes_where_it_is_undefined(formula, surface):
     assert_saved(surface(formula))

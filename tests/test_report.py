@@ -310,6 +310,20 @@ def test_a_terminal_is_asked_how_wide_it_is_and_a_pipe_is_not(make_report, capsy
     assert max(map(len, lines)) <= 40
 
 
+def test_without_a_csv_none_is_written_and_nothing_is_said_of_it(workdir, capsys):
+    reporter = Report(Path("a.png"), None, COLUMNS)
+    assert save(reporter, collect(reporter, [("a", Run(1))])) == 0
+    assert capsys.readouterr() == ("label    value\na            1\nsaved a.png\n", "")
+    assert [path.name for path in workdir.iterdir()] == ["a.png"]
+
+
+def test_an_error_goes_to_standard_error_or_nowhere(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # it is closed
+    report.say_error("no")
+    monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
 # ---------------------------------------------------------------- real processes
 
 SMALL = ["--epochs", "1", "--task", "parabola(samples=64)", "--batch-size", "32"]
