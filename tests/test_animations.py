@@ -60,6 +60,7 @@ def test_an_animation_is_saved_whole_as_a_page_that_fetches_nothing(tmp_path):
     animation = animations.animation_of(
         figure, iter([line]), lambda i: line.set_data([0, i], [0, i]), 3, no_progress
     )
+    assert line.get_visible()
     save_animation(animation, str(tmp_path / "a.html"))
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.startswith('<!DOCTYPE html><meta charset="utf-8"><title>a</title>')

@@ -151,6 +151,29 @@ class Pair(torch.nn.Linear):
         return super().forward(x), x
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"epochs": True}, "epochs is True"),
+        ({"batch_size": 0}, "batch_size is 0, and has to be a whole number of 1 or more"),
+        ({"target": "0.1"}, "target is '0.1', and has to be a number"),
+        ({"num_workers": -1}, "num_workers is -1, and has to be 0 or more"),
+        ({"num_workers": 1.0}, "num_workers is 1.0"),
+        ({"collate_fn": 3}, "collate_fn is no function"),
+        ({"loss": 3}, "its loss is a int, and has to be a function"),
+        ({"make_net": lambda: torch.nn.LazyLinear(1)}, "lazy layer"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(own, said):
+    with pytest.raises(ValueError, match=said):
+        check_task(replace(SMALL, **own), 0)
+
+
+def test_fields_at_their_least_are_taken():
+    least = {"epochs": 1, "batch_size": 1, "target": None, "num_workers": 0}
+    check_task(replace(SMALL, **least, collate_fn=torch.utils.data.default_collate), 0)
+
+
 class Bias(torch.nn.Module):
     """A net that learns a constant."""
 

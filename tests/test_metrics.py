@@ -6,7 +6,15 @@ from lab.training.metrics import is_rising, metric_of
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, mse_loss, multi_margin_loss, nll_loss, one_hot
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+    multi_margin_loss,
+    nll_loss,
+    one_hot,
+)
 
 from tasks import Task
 
@@ -43,6 +51,30 @@ def test_scores_of_any_scale_have_an_accuracy():
     }
     for name, loss in turned.items():
         assert metric_of(task_of(loss), outputs, targets) is None, name
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [
+        (binary_cross_entropy_with_logits, [-2.0, 3.0, 0.5]),
+        (binary_cross_entropy, [0.1, 0.9, 0.6]),
+    ],
+)
+def test_a_logit_or_a_chance_of_one_makes_two_chances(loss, outputs):
+    outputs, targets = torch.tensor(outputs).unsqueeze(1), torch.tensor([[0.0], [1.0], [0.0]])
+    metric = metric_of(task_of(loss), outputs, targets)
+    assert metric.value(outputs, targets) == pytest.approx(2 / 3)
+    chances = metric.chances(outputs)
+    for chance, outcome in ((chances[:, 1:], 1.0), (chances[:, :1], 0.0)):  # a loss is its -log
+        for k in range(3):
+            cost = loss(outputs[k], torch.tensor([outcome]))
+            assert -chance[k].log().item() == pytest.approx(cost.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", [[0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
+def test_targets_that_are_not_zeros_and_ones_have_no_accuracy(targets):
+    loss, targets = binary_cross_entropy_with_logits, torch.tensor(targets)
+    assert metric_of(task_of(loss), torch.zeros(3), targets) is None
 
 
 def test_what_stays_does_not_rise():
