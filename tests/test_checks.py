@@ -134,7 +134,9 @@ def test_a_shape_is_compared_only_where_there_is_one():
         check_task(Task(lambda seed: (samples, samples), net, loss, 1, 4), 0)
 
     check(lambda outputs, y: mse_loss(outputs.squeeze(1), y))
-    with pytest.raises(ValueError, match=r"outputs of shape \(4, 1\) for targets of \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"^its net has outputs of shape \(4, 1\) for targets of \(4,\)"
+    ):
         check(lambda outputs, y: (outputs - y).square().mean())
     check(lambda outputs, y: mse_loss(outputs[0].squeeze(1), y), Pair)
     named = [(one, {"y": other}) for one, other in zip(x, y, strict=True)]
@@ -149,6 +151,18 @@ class Pair(torch.nn.Linear):
 
     def forward(self, x):
         return super().forward(x), x
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_sum_is_refused_and_a_mean_is_not_whatever_their_scale(scale):
+    check_task(replace(SMALL, loss=lambda outputs, y: scale * mse_loss(outputs, y)), 0)
+    with pytest.raises(ValueError, match="its loss is a sum"):
+        check_task(replace(SMALL, loss=lambda o, y: scale * mse_loss(o, y, reduction="sum")), 0)
+
+
+def test_a_loss_that_knows_no_parameters_has_no_gradient():
+    with pytest.raises(ValueError, match=r"^its loss has no gradient: it does not depend on"):
+        check_task(replace(SMALL, loss=lambda outputs, y: mse_loss(outputs.detach(), y)), 0)
 
 
 @pytest.mark.parametrize(
