@@ -22,7 +22,7 @@ from lab.command_line.options import (
     judges_of,
     seeds_of,
 )
-from lab.command_line.over import add_over, over_of
+from lab.command_line.over import add_over, those_with
 from lab.command_line.parser import Parser
 from lab.command_line.specs import parse_optimizers
 from lab.command_line.tasks import load_task
@@ -364,7 +364,9 @@ def main(argv: list[str] | None = None) -> int:
         task, training = load_task(options, options.task)
         low, high = options.lr_range
         lrs = learning_rates(low, high, options.lr_count)
-        over, optimizers = over_of(options, parse_optimizers(options.optimizers, sweeping=True))
+        optimizers = parse_optimizers(options.optimizers, sweeping=True)
+        if over := options.over:
+            optimizers = those_with(over, optimizers, options.optimizers)
         first = replace(training, lr=lrs[0])
         check_optimizers(optimizers, partial(take_steps, over, task, first))
 

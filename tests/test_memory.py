@@ -10,6 +10,7 @@ from pathlib import Path
 from lab.command_line import memory
 from lab.command_line.options import add_batch_size, add_seeds, add_task
 from lab.command_line.tasks import load_task
+from lab.training.hyperparameter import Hyperparameter
 from lab.training.runs import Training
 
 import pytest
@@ -103,6 +104,10 @@ def test_the_memory_needed_grows_with_all_that_is_kept(needed):
     base = {"seeds": 10, "lr_count": 9}
     for name in base:
         assert needed(**base | {name: base[name] * 2}) > 1.5 * needed(**base)
+    assert needed(**base, over=Hyperparameter("momentum", (0, 0.5, 0.9))) == pytest.approx(
+        needed(seeds=10, lr_count=27)
+    )
+    assert needed(seeds=10, trials=9) == needed(**base)
     assert needed(replace(SMALL, epochs=600), **base) > 5 * needed(**base)
     assert needed(replace(SMALL, epochs=60, batch_size=1), **base) > 5 * needed(**base)
     long = replace(SMALL, epochs=600)

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from functools import partial
 
-from lab.command_line.over import over_of, parse_over
+from lab.command_line.over import parse_over, those_with
 from lab.command_line.specs import parse_optimizers
 from lab.output.in_words import maps_in_words
 from lab.pictures.looks import letter_color
@@ -271,11 +271,10 @@ def test_of_the_default_ones_those_are_taken_that_have_it():
         "eps": ["RMSprop", "Adam"],
     }.items():
         options = script.make_parser().parse_args(["--over", "lr", word])
-        over, own = over_of(options, specs)
-        assert (over.name, list(own)) == (word, labels)
-    assert over_of(script.make_parser().parse_args([]), specs) == (None, specs)
+        assert options.over.name == word
+        assert list(those_with(options.over, specs, options.optimizers)) == labels
     with pytest.raises(ValueError, match="SGD has no 'tau'"):  # and none of the others has
-        over_of(script.make_parser().parse_args(["--over", "lr", "tau=0 or 1"]), specs)
+        those_with(parse_over(["lr", "tau=0 or 1"]), specs, options.optimizers)
 
 
 def test_a_class_of_ones_own_has_names_of_its_own(workdir, unrendered, homework, capsys):
@@ -336,7 +335,7 @@ def test_the_values_are_those_of_the_spaces_or_as_typed():
     ("words", "message"),
     [
         (["lr"], "expected 2 arguments"),
-        (["lr", "lr"], "wants lr and one other hyperparameter, as --over lr momentum"),
+        (["lr", "lr"], "--over: it wants lr and one other hyperparameter, as --over lr momentum"),
         (["momentum", "eps"], "wants lr and one other"),
         (["lr", "momentun"], "did you mean momentum?"),
         (["lr", "tau"], 'no values are known: write them, as "tau=0 or 0.5"'),

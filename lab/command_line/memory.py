@@ -19,6 +19,7 @@ USUAL = {
     "epochs": 10,
     "steps": 50,
     "jobs": 64,
+    "trials": 64,
 }
 LOADER_BYTES_PER_SAMPLE = 100  # while one is served: a loader's lists
 TRAINING_BYTES = 20_000  # of each training, beside
@@ -55,7 +56,9 @@ def check_memory_of_task(
     if hasattr(options, "batch_size"):
         steps *= math.ceil(n_samples / task.batch_size)
     n_judges = getattr(options, "judges", 0)
-    n_trainings = n_seeds * getattr(options, "lr_count", 1) + n_judges
+    over = getattr(options, "over", None)
+    n_settings = getattr(options, "lr_count", 1) * (len(over.values) if over else 1)
+    n_trainings = n_seeds * n_settings * getattr(options, "trials", 1) + n_judges
     n_optimizers = len(getattr(options, "optimizers", [""]))
     losses = BYTES_PER_STEP * steps * n_optimizers
     kept = KEPT_BYTES * (n_optimizers + 1) * n_parameters

@@ -3,7 +3,7 @@
 import argparse
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.command_line.parser import Parser
@@ -27,30 +27,40 @@ def add_over(parser: Parser) -> None:
         'or 0.9", lr "eps=log(1e-8, 1)". If no optimizer is named, those of the default that have '
         "it are taken"
     )
-    parser.add_argument("--over", nargs=2, metavar=("lr", "NAME"), help=text)
+    parser.add_argument("--over", nargs=2, action=Over, metavar=("lr", "NAME"), help=text)
 
 
-def over_of(
-    options: argparse.Namespace, optimizers: Mapping[str, Spec]
-) -> tuple[Hyperparameter | None, Mapping[str, Spec]]:
-    """Return the hyperparameter that is named, if one is, and the optimizers that have it.
+class Over(argparse.Action):
+    """Takes two words, and makes a Hyperparameter of them."""
 
-    ValueError names what is wrong, in one line, as an optimizer that was named and lacks it.
-    """
-    if not options.over:
-        return None, optimizers
-    over = parse_over(options.over)
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, parse_over(values))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def those_with(
+    over: Hyperparameter, optimizers: Mapping[str, Spec], texts: Sequence[str]
+) -> dict[str, Spec]:
+    """Return the optimizers that have it; ValueError if one lacks it that was named, by `texts`."""
     lacking = {label: why for label, spec in optimizers.items() if (why := why_not(over, spec))}
-    if lacking and (options.optimizers != texts_of(OPTIMIZERS) or len(lacking) == len(optimizers)):
+    if lacking and (texts != texts_of(OPTIMIZERS) or len(lacking) == len(optimizers)):
         raise ValueError(f"--over: {next(iter(lacking.values()))}")
-    return over, {label: spec for label, spec in optimizers.items() if label not in lacking}
+    return {label: spec for label, spec in optimizers.items() if label not in lacking}
 
 
 def parse_over(words: list[str]) -> Hyperparameter:
     """Parse `lr NAME` or `lr NAME=VALUES`, where VALUES are a range, or several with `or`."""
     others = [word for word in words if word != "lr"]
     if len(others) != 1:
-        raise ValueError(f"--over wants lr and one other hyperparameter, as {EXAMPLE}")
+        raise ValueError(f"it wants lr and one other hyperparameter, as {EXAMPLE}")
     name, equals, text = (part.strip() for part in others[0].partition("="))
     match = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", name)
     try:
@@ -58,12 +68,12 @@ def parse_over(words: list[str]) -> Hyperparameter:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         match = None
     if not match or bool(equals) != bool(text):
-        raise ValueError(f"--over: {others[0]!r} is not of the form NAME or NAME=VALUES")
+        raise ValueError(f"{others[0]!r} is not of the form NAME or NAME=VALUES")
     keyword, number = match.groups()
     known = known_ranges()
     if not text and name not in known:
         raise ValueError(
-            f"--over: for {name} no values are known: write them, as "
+            f"for {name} no values are known: write them, as "
             f'"{name}=0 or 0.5" or "{name}=log(1e-3, 1)"{nearest(name, list(known))}'
         )
     values = values_in(value_of(tree) if text else known[name])
@@ -74,9 +84,9 @@ def parse_over(words: list[str]) -> Hyperparameter:
     try:
         values = list(dict.fromkeys(values))
     except TypeError as error:  # as of a dict
-        raise ValueError(f"--over: {others[0]!r} has values that are no numbers") from error
+        raise ValueError(f"{others[0]!r} has values that are no numbers") from error
     if len(values) < 2:
-        raise ValueError(f'--over: {name} wants at least two values, as "{name}=0 or 0.5"')
+        raise ValueError(f'{name} wants at least two values, as "{name}=0 or 0.5"')
     return Hyperparameter(keyword, tuple(values), None if number is None else int(number))
 
 
