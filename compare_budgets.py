@@ -100,8 +100,9 @@ def compare(
 class Table:
     """The results: a curve for each task and optimizer, and what they say together.
 
-    `best` is the best known of a task, the lowest mean loss of any trial here. Where that is above
-    0, a loss counts as so many times that; `tasks` are those with such factors for all optimizers.
+    `best` is the best known of a task, the lowest mean loss of any trial here. Where all losses are
+    above 0, one counts as so many times that; `tasks` are those with such factors for all
+    optimizers.
     """
 
     def __init__(self, results: Mapping[Place, Outcome]):
@@ -112,21 +113,24 @@ class Table:
         }
         self.optimizers = list(dict.fromkeys(place.optimizer for place in results))
         self.all_tasks = list(dict.fromkeys(place.task for place in self.results))
-        self.best = {
-            task: min(
-                result.losses(kind).mean(1).min().item()
+        losses = {
+            task: [
+                result.losses(kind)
                 for place, result in self.results.items()
                 if place.task == task
                 for kind in ("", "rate", "default")
                 if result.numbers(kind)
-            )
+            ]
             for task in self.all_tasks
         }
+        self.best = {
+            task: min(each.mean(1).min().item() for each in losses[task]) for task in losses
+        }
+        self.above_0 = [task for task in losses if all(each.min() > 0 for each in losses[task])]
         self.tasks = [
             task
-            for task in self.all_tasks
-            if self.best[task] > 0
-            and all(Place(task, label) in self.results for label in self.optimizers)
+            for task in self.above_0
+            if all(Place(task, label) in self.results for label in self.optimizers)
         ]
         self.n_trials = max((len(r.losses()) for r in self.results.values()), default=0)
 
@@ -366,7 +370,7 @@ def draw(results: Mapping[Place, Outcome] | Iterable[tuple[Place, Outcome]]) -> 
                 means.plot(UNTUNED, untuned, "o", fillstyle="none", **look)
         finish(means, table.n_trials, f"All {len(table.tasks)}, geometric mean", is_factor=True)
     for task, axes in zip(table.all_tasks, panels, strict=False):
-        is_factor = table.best[task] > 0
+        is_factor = task in table.above_0
         best = table.best[task] if is_factor else 1
         for label in table.optimizers:
             if (place := Place(task, label)) in table.results:

@@ -279,6 +279,24 @@ def test_losses_that_are_not_above_zero_are_drawn_as_they_are():
     assert Table(results).tasks == ["y"]
 
 
+def test_a_task_whose_losses_straddle_zero_counts_in_no_sentence():
+    straddling = made_up([4.0, 2.0, 3.0], rates=[5.0], default=1.0)
+    straddling.held_out_losses[1] = torch.tensor([-3.0, 8.0])  # the mean of each trial is above 0
+    places = [("x", "A"), ("y", "A"), ("x", "B"), ("y", "B")]
+    fine = made_up([8.0, 2.0, 4.0], rates=[4.0], default=16.0)
+    results = {Place(*place): straddling if place[0] == "x" else fine for place in places}
+    table = Table(results)
+    assert table.best["x"] == 1
+    assert table.tasks == ["y"]
+    said = " ".join(conclusions(results, SPACES))
+    assert "geometric mean over 1 task: A 2.33, B 2.33." in said
+    assert "nan" not in said
+    figure = draw(results)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Times the best known"]
+    straddling.held_out_losses[1] = torch.tensor([1e-3, 8.0])
+    assert Table(results).tasks == ["x", "y"]
+
+
 def test_a_metric_is_in_the_csv(workdir, homework):
     homework(PROBLEMS, name="problems")
     names = "problems.CLASSES", "problems.ONE"

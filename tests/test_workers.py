@@ -19,6 +19,7 @@ from lab.training.workers import Processes
 import pytest
 from conftest import PATIENCE, posix_only, start_script
 
+import compare_budgets
 import compare_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -260,6 +261,18 @@ def test_a_cluster_may_lose_a_worker(cluster, csv_of):
     _, err = finish(process)
     assert err == ""
     assert Path("a.csv").read_bytes() == csv_of(jobs=1)
+
+
+@pytest.mark.slow
+def test_a_cluster_tries_settings_as_this_process_does(cluster, homework, unrendered, monkeypatch):
+    words = ["--no-show", "--tasks", "problems.small", "--trials", "4", "--seeds", "2"]
+    words += ["--optimizers", "Momentum", "SGD(lr=log(1e-3, 1)) + (none or cosine)"]
+    _, err = finish(start("--dask", cluster[0], script="compare_budgets", options=words))
+    assert err == ""
+    homework(PROBLEMS, name="problems")
+    monkeypatch.setattr(crew, "WORTH_SHARING", 0)
+    assert compare_budgets.main([*words, "--jobs", "1", "--csv", "it.csv"]) == 0
+    assert Path("a.csv").read_bytes() == Path("it.csv").read_bytes()
 
 
 @pytest.mark.slow
