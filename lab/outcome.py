@@ -204,8 +204,14 @@ def is_installed(path: Path) -> bool:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return a hint that offers the known names nearest to `word`, or else all of them."""
-    names, word = {name.lower(): name for name in reversed(known)}, word.lower()
+    """Return a hint that offers the known names nearest to `word`, or else all of them.
+
+    Of `optimizers.Lion`, the word may be near to the last part alone.
+    """
+    word = word.lower()
+    names = {name.lower().rpartition(".")[2]: name for name in reversed(known)}
+    names |= {name.lower(): name for name in reversed(known)}
     longer = [name for name in names if len(word) > 3 and word in name]
-    close = [names[name] for name in difflib.get_close_matches(word, names) or longer]
+    near = difflib.get_close_matches(word, names) or longer
+    close = dict.fromkeys(names[name] for name in near)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

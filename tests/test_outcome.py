@@ -93,6 +93,8 @@ def test_the_nearest_names_are_offered_or_else_all():
     assert nearest("adma", ["SGD", "Adam"]) == "; did you mean Adam?"
     assert nearest("x", ["SGD", "Adam"]) == "; known: SGD, Adam"
     assert nearest("spar", ["SGD", "SparseAdam"]) == "; did you mean SparseAdam?"  # a part of it
+    assert nearest("loin", ["mine.Lion", "SGD"]) == "; did you mean mine.Lion?"
+    assert nearest("mine.loin", ["mine.Lion", "SGD"]) == "; did you mean mine.Lion?"
     assert nearest("spa", ["SGD", "SparseAdam"]) == "; known: SGD, SparseAdam"  # too short to tell
 
 

@@ -30,6 +30,8 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import ParamsT
 
+import optimizers
+from optimizers import UpdateRule
 from settings import OPTIMIZERS
 from tasks import TASKS, Task
 
@@ -47,6 +49,10 @@ def _classes(module: ModuleType, base: type[C]) -> dict[str, type[C]]:
 
 TORCH_CLASSES = _classes(torch.optim, torch.optim.Optimizer)
 TORCH_SCHEDULERS = _classes(lr_scheduler, LRScheduler)
+# Those that torch has not; its own are known without a module.
+OURS = [
+    f"optimizers.{name}" for name in _classes(optimizers, UpdateRule) if name not in TORCH_CLASSES
+]
 
 # What cannot be written as a literal, and what to do instead.
 NOT_LITERALS = {
@@ -305,7 +311,7 @@ def _find_class(
         if name in classes:
             return classes[name]
         kind = "schedule" if base is LRScheduler else "optimizer"
-        known = list(dict.fromkeys([*presets, *classes]))
+        known = list(dict.fromkeys([*presets, *classes, *(OURS if kind == "optimizer" else ())]))
         hint = hint_at_module(name) or nearest(name, known)
         if "known" in hint and kind == "optimizer":
             hint += f"; in a file or a package, as homework, it is homework.{name}"
