@@ -9,9 +9,12 @@ from lab.pictures.looks import contrast, lightness, looks_of
 import matplotlib.pyplot as plt
 import numpy
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+
+import optimizers
 
 FOUR = ["SGD", "Momentum", "RMSprop", "Adam"]
 SHEETS = ["default", "dark", "ggplot", "dark_background", "Solarize_Light2", "slide", "paper"]
@@ -116,6 +119,15 @@ def test_the_first_eight_have_each_its_own_dash_in_any_company():
     assert len(dashes) == 8
     for name in looks.NAMES[:8]:
         assert looks_of([name]) == {name: looks_of(looks.NAMES[:8])[name]}
+
+
+def test_each_of_ours_has_a_look_and_the_youngest_eight_share_neither_colour_nor_dash():
+    ours = [name for name in optimizers.__all__ if name != "UpdateRule"]
+    assert set(ours) <= set(looks.NAMES)
+    young = [name for name in ours if not hasattr(torch.optim, name)]
+    found = looks_of([f"optimizers.{name}" for name in young])
+    assert len({str(look["linestyle"]) for look in found.values()}) == len(young) == 8
+    assert len({look["color"] for look in found.values()}) == 8
 
 
 def test_the_style_sheet_sets_widths_and_colours():

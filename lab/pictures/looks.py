@@ -37,6 +37,8 @@ DASHES: list[Any] = [
 NAMES = [
     *("SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW", "NAdam", "RAdam", "Adamax"),
     *("Adadelta", "ASGD", "Rprop", "Adafactor", "LBFGS", "Nesterov", "SparseAdam", "Muon", "Lion"),
+    *("AdEMAMix", "ADOPT", "SGDScheduleFree", "SOAP", "Prodigy", "CautiousAdamW"),
+    "AdamWScheduleFree",
 ]
 
 FAINT = 0.4  # how much of its colour a line has that lies behind its own mean
