@@ -53,6 +53,7 @@ MOMENTUM = Maker("SGD", optimizers.SGD, {"momentum": 0.8})
 RMSPROP = Maker("RMSprop", optimizers.RMSprop, {"alpha": 0.9})
 ADAM = Maker("Adam", optimizers.Adam)
 ADAMW = Maker("AdamW", optimizers.AdamW, {"weight_decay": 0.1})
+LION = Maker("Lion", optimizers.Lion)
 
 EXERCISES = [
     Exercise("LR", check_diverging_rate),
@@ -63,7 +64,7 @@ EXERCISES = [
     optimizer_exercise("MyAdam", rules.adam, rules.ADAM_MISTAKES, like=ADAM),
     optimizer_exercise("MyAdamW", rules.adamw, rules.ADAMW_MISTAKES, like=ADAMW),
     Exercise("clip", check_clip),
-    optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES),
+    optimizer_exercise("MyLion", rules.lion, rules.LION_MISTAKES, like=LION),
     Exercise("mine", check_own_task),
     Exercise("reorder", check_reorder),
     Exercise("CHANGED", check_axes),

@@ -16,6 +16,7 @@ import torch
 from conftest import exit_status
 
 import exercises
+import optimizers
 from exercises import EXERCISES, checks, rules
 from exercises import __main__ as command
 
@@ -511,10 +512,20 @@ def test_each_exercise_has_its_text_and_ten_mistakes():
         (rules.adamw, partial(torch.optim.AdamW, weight_decay=0.1)),
         (rules.adam_with_l2, partial(torch.optim.Adam, weight_decay=0.1)),
         (rules.lion, partial(pytorch_optimizer.Lion, betas=(0.9, 0.99))),
+        (rules.lion, optimizers.Lion),
     ],
 )
 def test_the_rules_are_those_of_published_optimizers(rule, reference):
     torch.testing.assert_close(checks.path_of_rule(rule), checks.path_of_optimizer(reference))
+
+
+def test_our_lion_is_a_right_answer_and_the_answer_takes_its_steps():
+    number = [exercise.name for exercise in EXERCISES].index("MyLion") + 1
+    assert exercises.check(number, {"MyLion": optimizers.Lion}) is None
+    namespace = {}
+    exec(SOLUTIONS[number - 1], namespace)
+    answer, ours = (checks.path_of_optimizer(one) for one in (namespace["MyLion"], optimizers.Lion))
+    torch.testing.assert_close(answer, ours, rtol=0, atol=0)
 
 
 RULES = {
