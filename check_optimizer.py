@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lab.command_line.parser import Parser
-from lab.command_line.specs import TORCH_CLASSES, parse_optimizer
+from lab.command_line.specs import TORCH_CLASSES, PartedSpec, parse_optimizer
 from lab.outcome import nearest
 from lab.output.main import run_main
 from lab.output.report import Report
@@ -92,6 +92,8 @@ def maker_of(optimizer: str | type) -> Maker:
         return Maker(optimizer.__name__, optimizer)
     is_bare = optimizer in TORCH_CLASSES
     spec = parse_optimizer(f"{optimizer}={optimizer}()" if is_bare else optimizer)
+    if isinstance(spec, PartedSpec):
+        raise ValueError(f"{optimizer!r} is two optimizers: check each alone")
     if spec.schedulers:
         raise ValueError(f"{optimizer!r} has a schedule: check the optimizer alone")
     make = Maker(spec.label, spec.optimizer_class, spec.keywords)

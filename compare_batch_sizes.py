@@ -22,7 +22,7 @@ from lab.output.report import Report
 from lab.output.table import NUMBER, Column, as_numbers
 from lab.pictures import curves, style
 from lab.pictures.looks import looks_of
-from lab.training.adapt import MakeOptimizer, make, set_mode
+from lab.training.adapt import MakeOptimizer, make_for, set_mode
 from lab.training.checks import check_last_batch, check_optimizers, take_a_step
 from lab.training.datasets import first, loader_of
 from lab.training.evaluation import loss_over
@@ -86,7 +86,7 @@ def compare(
     for batch_size in sizes(batch_sizes, len(training.dataset)):
         noise = gradient_noise(task, training.make_net(task), training.dataset, batch_size)
         net = training.make_net(task)
-        optimizer = make(make_optimizer, list(net.parameters()))
+        optimizer = make_for(make_optimizer, net)
         loader = loader_of(task, training.dataset, batch_size)
         schedule = Schedule(schedulers_of(make_optimizer), optimizer, len(loader))
         run = BatchSizeRun(len(loader), noise, lrs=schedule.lrs)

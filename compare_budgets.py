@@ -15,7 +15,7 @@ from typing import Any
 from lab.command_line.options import add_jobs, add_tasks, seeds_of
 from lab.command_line.parser import Parser
 from lab.command_line.spaces import Space, parse_spaces
-from lab.command_line.tasks import load_tasks
+from lab.command_line.tasks import load_tasks, those_that_pass
 from lab.command_line.types import positive_int
 from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.main import run_main
@@ -457,9 +457,13 @@ def rows_of_csv(results: Mapping[Place, Outcome]) -> Iterator[tuple[object, ...]
                 yield (*place, trial.name, trial.written, seed, *ends, *more)
 
 
-def check_space(options: Namespace, task: Task, training: Training, space: Space) -> None:
+def check(options: Namespace, spaces: Mapping[str, Space], task: Task, training: Training) -> None:
     """Refuse settings of a space that cannot be."""
-    check_trials(task, training, space.draw(options.trials, options.seed, task.epochs))
+
+    def check_space(space: Space) -> None:
+        check_trials(task, training, space.draw(options.trials, options.seed, task.epochs))
+
+    check_optimizers(spaces, check_space)
 
 
 def make_parser() -> Parser:
@@ -489,8 +493,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--seeds wants at least 2: one chooses, another judges")
         spaces = parse_spaces(options.optimizers)
         tasks = load_tasks(options)
-        for task, training in tasks.values():
-            check_optimizers(spaces, partial(check_space, options, task, training))
+        tasks = those_that_pass(options, tasks, partial(check, options, spaces))
     named = {name: task for name, (task, _) in tasks.items()}
     results = {}
     with open_crew(options.jobs, options.dask, options.keep) as crew:

@@ -21,8 +21,8 @@ from lab.command_line.options import (
     seeds_of,
 )
 from lab.command_line.parser import Parser
-from lab.command_line.specs import parse_optimizers
-from lab.command_line.tasks import load_tasks
+from lab.command_line.specs import Spec, parse_optimizers
+from lab.command_line.tasks import load_tasks, those_that_pass
 from lab.outcome import Outcome, ProgressOf, show_none
 from lab.output.in_words import amount, within
 from lab.output.main import run_main
@@ -34,6 +34,7 @@ from lab.training.adapt import MakeOptimizer
 from lab.training.checks import check_optimizers, take_a_step
 from lab.training.crew import Crew, Job, open_crew
 from lab.training.jobs import Place, TaskResult, try_rates
+from lab.training.runs import Training
 from lab.training.statistics import quartiles
 from lab.training.sweeps import SweepSummary, grid_and_judges, learning_rates
 from lab.training.verdicts import EQUAL, Verdict, beside_best, describe_test, seeds_needed
@@ -466,6 +467,11 @@ def rows(
     return as_numbers(columns_of(*zip(*places, strict=True)), places)
 
 
+def check(optimizers: Mapping[str, Spec], lr: float, task: Task, training: Training) -> None:
+    """Have each take a step on a task."""
+    check_optimizers(optimizers, partial(take_a_step, task, replace(training, lr=lr)))
+
+
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLES, "compare_tasks.png")
     add_tasks(parser)
@@ -484,9 +490,7 @@ def main(argv: list[str] | None = None) -> int:
         low, high = options.lr_range
         lrs = learning_rates(low, high, options.lr_count)
         optimizers = parse_optimizers(options.optimizers, sweeping=True)
-        for task, training in tasks.values():
-            first = replace(training, lr=lrs[0])
-            check_optimizers(optimizers, partial(take_a_step, task, first))
+        tasks = those_that_pass(options, tasks, partial(check, optimizers, lrs[0]))
 
     named = {name: task for name, (task, _) in tasks.items()}
     results = {}

@@ -257,8 +257,8 @@ USUAL = [
         ("apply_weight_decay",),
         (
             (
-                "param *= 1 - group['lr'] * weight_decay",
-                "param *= 1 - group['lr'] * weight_decay\n"
+                "param.copy_(param * (1 - group['lr'] * weight_decay))",
+                "param.copy_(param * (1 - group['lr'] * weight_decay))\n"
                 "        return grad + weight_decay * param",
             ),
         ),

@@ -157,9 +157,8 @@ class Rprop(UpdateRule):
     def update(self, param, grad, state, group):
         shrink, grow = group["etas"]
         agreement = grad * state.get("previous_grad", 0)
-        factor = torch.ones_like(grad)
-        factor[agreement > 0] = grow
-        factor[agreement < 0] = shrink
+        factor = torch.where(agreement > 0, grow, torch.ones_like(grad))
+        factor = torch.where(agreement < 0, shrink, factor)
         state["step_size"] = (state.get("step_size", group["lr"]) * factor).clamp(
             *group["step_sizes"]
         )

@@ -87,11 +87,10 @@ class ASGD(UpdateRule):
     def update(self, param, grad, state, group):
         lr, lambd, step = group["lr"], group["lambd"], state["step"]
         eta = state.get("eta", lr)
-        param *= 1 - lambd * eta
-        param -= eta * grad
+        param.copy_(param * (1 - lambd * eta) - eta * grad)
         average = state.get("average", param)
         state["average"] = average + (param - average) / max(1, step - 1 - group["t0"])
-        state["eta"] = float(lr / (1 + lambd * lr * step) ** group["alpha"])
+        state["eta"] = lr / (1 + lambd * lr * step) ** group["alpha"]
 
     @torch.no_grad()
     def eval(self) -> None:

@@ -51,11 +51,12 @@ class Adafactor(UpdateRule):
         return grad  # `update` applies it, after it has measured θ
 
     def update(self, param, grad, state, group):
-        step, lr, (eps1, eps2) = state["step"], float(group["lr"]), group["eps"]
+        step, (eps1, eps2) = state["step"], group["eps"]
+        lr = torch.as_tensor(group["lr"], dtype=param.dtype)
         eps1 = torch.finfo(param.dtype).eps if eps1 is None else eps1
         beta2 = 1 - step ** group["beta2_decay"]
-        length = max(eps2, rms(param)) * min(lr, 1 / math.sqrt(step))
-        param *= 1 - lr * group["weight_decay"]
+        length = rms(param).clamp(min=eps2) * lr.clamp(max=1 / math.sqrt(step))
+        param.copy_(param * (1 - group["lr"] * group["weight_decay"]))
 
         def average(name: str, value: Tensor) -> Tensor:
             state[name] = beta2 * state.get(name, 0) + (1 - beta2) * value
@@ -68,12 +69,12 @@ class Adafactor(UpdateRule):
         else:
             v = average("second_moment", grad**2)
         direction = grad / v.clamp(min=eps1**2).sqrt()
-        param -= length * direction / max(1, rms(direction) / group["d"])
+        param -= length * direction / (rms(direction) / group["d"]).clamp(min=1)
 
 
-def rms(values: Tensor) -> float:
+def rms(values: Tensor) -> Tensor:
     """Return the root mean square."""
-    return values.square().mean().sqrt().item()
+    return values.square().mean().sqrt()
 
 
 class Muon(UpdateRule):
@@ -94,6 +95,8 @@ class Muon(UpdateRule):
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al.,
     "Muon is Scalable for LLM Training", arXiv:2502.16982, 2025.
     """
+
+    is_exact = False
 
     def __init__(
         self,
@@ -150,9 +153,14 @@ def orthogonalize(
         raise ValueError("the iteration takes three coefficients and fewer than 100 steps")
     a, b, c = coefficients
     is_tall = matrix.shape[0] > matrix.shape[1]  # its transpose has the smaller X·Xᵀ
-    x = (matrix.T if is_tall else matrix).bfloat16()
-    x = x / x.norm().clamp(min=eps)
+    x = rounded(matrix.T if is_tall else matrix)
+    x = rounded(x / rounded(x.norm().clamp(min=eps)))
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = rounded(x @ x.T)
+        x = rounded(a * x + rounded(b * gram + c * (gram @ gram)) @ x)
     return (x.T if is_tall else x).to(matrix.dtype)
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Return values that bfloat16 has, as float32."""
+    return values.bfloat16().float()

@@ -36,6 +36,8 @@ class SOAP(UpdateRule):
     always, this in θ's dtype.
     """
 
+    is_exact = False
+
     def __init__(
         self,
         params: ParamsT,

@@ -23,6 +23,7 @@ class UpdateRule(torch.optim.Optimizer):
     """
 
     takes_sparse_gradients = False
+    is_exact = True  # False where rounding errors grow: in bfloat16, or among eigenvectors
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
         """Take parameters or param groups, and the default of each hyperparameter by its name.
@@ -84,7 +85,7 @@ class UpdateRule(torch.optim.Optimizer):
         if weight_decay := group.get("weight_decay", 0):
             if not group.get("decoupled_weight_decay"):
                 return grad + weight_decay * param
-            param *= 1 - group["lr"] * weight_decay
+            param.copy_(param * (1 - group["lr"] * weight_decay))
         return grad
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Group) -> None:

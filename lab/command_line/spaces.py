@@ -14,9 +14,10 @@ from lab.command_line.specs import (
     of_a_form,
     parameters_of,
     parse_optimizer,
+    parted,
+    split_at,
     split_call,
     split_label,
-    split_sum,
 )
 from lab.training.adapt import lr_keyword
 from lab.training.trials import Trial, why_not
@@ -230,13 +231,16 @@ def parse_spaces(texts: Iterable[str]) -> dict[str, Space]:
 
 
 def parse_space(text: str) -> Space:
-    """Parse `[LABEL=]NAME[(keyword=value, ...)][ + SCHEDULE]`, where a value may be a range.
+    """Parse `[LABEL=]NAME[(keyword=value, ...)][ | NAME][ + SCHEDULE]`: a value may be a range.
 
-    NAME alone is a space of spaces.py; of others the learning rate alone is looked for.
+    NAME alone is a space of spaces.py; of others the learning rate alone is looked for. What comes
+    after `|` has no ranges.
     """
     label, source = split_label(text)
     call = SPACES.get(source, source)
-    first, *terms = split_sum(call, text)
+    *before, last = split_at(ast.BitOr, call, text)
+    last, *terms = split_at(ast.Add, last, text)
+    first = before[0] if before else last
     name, keywords = split_call(first, text, value_of)
     optimizer_class = find_optimizer(name)
     lr = lr_keyword(optimizer_class)
@@ -246,6 +250,9 @@ def parse_space(text: str) -> Space:
     fixed = {key: value for key, value in keywords.items() if not ranges_in(key, value)}
     spec = Spec(label, name, optimizer_class, fixed)
     check_keywords(replace(spec, keywords=keywords))
+    if before:
+        spec = parted(label, spec, [*before[1:], last], text)
+        first = f"{first} | {last}"
     default = parse_optimizer(DEFAULTS[source]) if source in DEFAULTS else spec
     schedules = schedules_of(terms, text)
     for schedule in schedules:

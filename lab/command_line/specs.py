@@ -1,13 +1,13 @@
 """The language that names an optimizer, its schedules, or a task.
 
-[LABEL=]NAME[(keyword=literal, ...)][ + SCHEDULE(keyword=literal, ...)]...
+[LABEL=]NAME[(keyword=literal, ...)][ | NAME(...)][ + SCHEDULE(keyword=literal, ...)]...
 """
 
 import ast
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,11 +21,14 @@ from lab.command_line.imports import (
     under_own_defaults,
 )
 from lab.outcome import nearest
-from lab.training.adapt import lr_keyword
+from lab.training.adapt import lr_keyword, make
+from lab.training.checks import UnusableError
+from lab.training.parts import Parts, hidden_matrices
 from lab.training.rotation import turned_task
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
 
 import torch
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import ParamsT
@@ -85,25 +88,122 @@ class Spec:
     def call(self) -> str:
         """The full call, which parses back."""
         calls = [(self.name, self.keywords), *((s.name, s.keywords) for s in self.schedulers)]
-        return " + ".join(
-            f"{name}({', '.join(f'{key}={literal(value)}' for key, value in keywords.items())})"
-            for name, keywords in calls
-        )
+        return " + ".join(written(name, keywords) for name, keywords in calls)
 
     @property
     def has_own_lr(self) -> bool:
         """Whether its learning rate is named, or set by its schedule."""
         return lr_keyword(self) in self.keywords or set_the_lr(self.schedulers)
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """All that its steps depend on."""
+        return self.optimizer_class, self.keywords, self.schedulers
+
     def with_lr(self, lr: float) -> "Spec":
         """Return the same with this learning rate, unless it names its own."""
         keyword = lr_keyword(self) or "lr"
         return replace(self, keywords={keyword: lr} | self.keywords)
 
+    def to_sweep(self) -> "Spec":
+        """Return what is swept where this is named."""
+        return self
+
 
 def _find_spec(label: str, name: str, *settings: Any) -> Spec:
     """Return a Spec whose class is found anew."""
     return Spec(label, name, find_optimizer(name), *settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartedSpec(Spec):
+    """`FIRST | SECOND`: one for the weight matrices of hidden layers, one for all the rest.
+
+    The class and the keywords are the first one's. See lab/training/parts.py.
+    """
+
+    second: Spec
+    ratio: float | None = None  # of the second one's lr to the first one's, where that is swept
+    hidden: tuple[int, ...] | None = None  # the numbers of a net's parameters that the first takes
+
+    @property
+    def first(self) -> Spec:
+        return Spec(self.label, self.name, self.optimizer_class, self.keywords)
+
+    def of_net(self, net: nn.Module) -> "PartedSpec":
+        """Return the same, which knows which of a net's parameters go where."""
+        return replace(self, hidden=tuple(hidden_matrices(net)))
+
+    def __call__(self, params: ParamsT, **settings: Any) -> Parts:
+        """Return the optimizer of these parameters; without `of_net`, all matrices are hidden ones.
+
+        The settings are the first one's. Raises ValueError where either one gets none.
+        """
+        of_first: list[Tensor] = []
+        of_second: list[Tensor] = []
+        for number, param in enumerate(params):
+            assert isinstance(param, Tensor)
+            is_hidden = param.ndim == 2 if self.hidden is None else number in self.hidden
+            (of_first if is_hidden else of_second).append(param)
+        if not of_first or not of_second:
+            raise UnusableError(
+                f"there is no weight matrix of a hidden layer for {self.name}"
+                if of_second
+                else f"there is nothing but matrices, nothing for {self.second.name}"
+            )
+        return Parts(make(partial(self.first, **settings), of_first), make(self.second, of_second))
+
+    def where(self, net: nn.Module) -> str:
+        """Return in words which of a net's parameters go where."""
+        hidden = hidden_matrices(net)
+        names = [name for k, (name, _) in enumerate(net.named_parameters()) if k in hidden]
+        return f"{self.name} moves {', '.join(names)}; {self.second.name} moves the rest"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find_parted, (self.first, self.second, self.schedulers, self.ratio, self.hidden)
+
+    @property
+    def call(self) -> str:
+        both = f"{self.first.call} | {self.second.call}"
+        return " + ".join([both, *(written(s.name, s.keywords) for s in self.schedulers)])
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        return *super().parts, *self.second.parts, self.ratio
+
+    def with_lr(self, lr: float) -> "PartedSpec":
+        """Return the same with this learning rate for both, unless one names its own."""
+        second = self.second.with_lr(lr if self.ratio is None else self.ratio * lr)
+        return replace(self, keywords=self.first.with_lr(lr).keywords, second=second)
+
+    def to_sweep(self) -> "PartedSpec":
+        """Where both name an lr, have the ratio of these, and neither."""
+        first, second = (dict(spec.keywords) for spec in (self.first, self.second))
+        lr, of_second = (
+            keywords.pop(lr_keyword(spec) or "lr", None)
+            for spec, keywords in ((self.first, first), (self.second, second))
+        )
+        if lr is None or of_second is None:
+            return self
+        bare = replace(self.second, keywords=second)
+        return replace(self, keywords=first, second=bare, ratio=of_second / lr)
+
+
+def _find_parted(
+    first: Spec,
+    second: Spec,
+    schedulers: tuple[SchedulerSpec, ...],
+    ratio: float | None = None,
+    hidden: tuple[int, ...] | None = None,
+) -> PartedSpec:
+    """Return both as one."""
+    fields = first.label, first.name, first.optimizer_class, first.keywords, schedulers
+    return PartedSpec(*fields, second=second, ratio=ratio, hidden=hidden)
+
+
+def written(name: str, keywords: Mapping[str, Any]) -> str:
+    """Return a call, which parses back."""
+    return f"{name}({', '.join(f'{key}={literal(value)}' for key, value in keywords.items())})"
 
 
 def literal(value: Any) -> str:
@@ -129,6 +229,7 @@ def parse_optimizers(
     for text in texts:
         spec = parse_optimizer(text, lr)
         check_keywords(spec)
+        spec = spec.to_sweep() if sweeping else spec
         if spec.label in specs:
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
         if sweeping and spec.has_own_lr:
@@ -137,10 +238,10 @@ def parse_optimizers(
                 if lr_keyword(spec) in spec.keywords
                 else "has a schedule that sets its lr"
             )
-            raise ValueError(
-                f"{spec.label!r} {names}, but here every rate is tried; try it in "
-                "compare_optimizers.py"
-            )
+            hint = "try it in compare_optimizers.py"
+            if isinstance(spec, PartedSpec):
+                hint = "name both or none"
+            raise ValueError(f"{spec.label!r} {names}, but here every rate is tried; {hint}")
         specs[spec.label] = spec
     return specs
 
@@ -167,10 +268,14 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
     NAME alone is a preset, or else a class of torch.optim, or `module.Class`; a call spells out
     its hyperparameters and takes no preset. `lr` is used where the call names none and the class
     takes one. SCHEDULE is a class of torch.optim.lr_scheduler, or `module.Class`. Only literals are
-    accepted and nothing is evaluated; `module` is imported.
+    accepted and nothing is evaluated; `module` is imported. `A | B` are two of these as one, where
+    a schedule stands at the end and moves both.
     """
     label, source = split_label(text)
-    source, *schedules = split_sum(source, text)
+    first, *others = split_at(ast.BitOr, source, text)
+    if others:
+        return parted(label, parse_optimizer(first, lr), others, text, lr)
+    source, *schedules = split_at(ast.Add, source, text)
     name, keywords = split_call(OPTIMIZERS.get(source, source), text)
     if name in OPTIMIZERS and name not in TORCH_CLASSES:
         raise ValueError(f"{name} is a preset and takes no arguments: write {OPTIMIZERS[name]}")
@@ -182,6 +287,20 @@ def parse_optimizer(text: str, lr: float | None = None) -> Spec:
     if keyword in keywords:
         check_lr(keywords[keyword])
     return Spec(label, name, optimizer_class, keywords, schedulers)
+
+
+def parted(
+    label: str, first: Spec, others: Sequence[str], text: str, lr: float | None = None
+) -> PartedSpec:
+    """Return what `FIRST | SECOND + SCHEDULE` names, with the `others` still to be parsed."""
+    if len(others) > 1:
+        raise ValueError(f"{text!r} has more than two parts: hidden matrices | all the rest")
+    if first.schedulers:
+        raise ValueError(f"{text!r}: write the schedule at the end, where it moves both")
+    second = parse_optimizer(others[0], lr)
+    check_keywords(second)
+    bare = replace(second, label=second.name, schedulers=())
+    return _find_parted(replace(first, label=label), bare, second.schedulers)
 
 
 def _parse_scheduler(source: str, text: str) -> SchedulerSpec:
@@ -249,11 +368,11 @@ def split_label(text: str) -> tuple[str, str]:
     return label, source
 
 
-def split_sum(source: str, text: str) -> list[str]:
-    """Split `A + B + ...` into its terms."""
+def split_at(operator: type[ast.operator], source: str, text: str) -> list[str]:
+    """Split `A + B + ...`, or what stands between other operators, into its terms."""
     with of_a_form(text):
         tree, terms = ast.parse(source, mode="eval").body, []
-        while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
+        while isinstance(tree, ast.BinOp) and isinstance(tree.op, operator):
             terms.append(ast.unparse(tree.right))
             tree = tree.left
         return [ast.unparse(tree), *reversed(terms)]

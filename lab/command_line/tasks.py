@@ -105,6 +105,25 @@ def load_tasks(options: Namespace) -> dict[str, tuple[Task, Training]]:
     return loaded
 
 
+def those_that_pass(
+    options: Namespace,
+    tasks: dict[str, tuple[Task, Training]],
+    check: Callable[[Task, Training], object],
+) -> dict[str, tuple[Task, Training]]:
+    """Return the tasks on which a check raises no ValueError; one that is named has to pass it."""
+    passed: dict[str, tuple[Task, Training]] = {}
+    for name, (task, training) in tasks.items():
+        try:
+            check(task, training)
+        except ValueError as error:
+            if name in options.tasks or (not passed and name == [*tasks][-1]):
+                raise
+            print(f"left out: task {name}: {error}", file=sys.stderr)
+        else:
+            passed[name] = task, training
+    return passed
+
+
 def data_on(
     device: str, make_data: Callable[..., tuple[Any, Any]]
 ) -> Callable[..., tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from lab.command_line.specs import Spec, parse_optimizer
+from lab.command_line.specs import PartedSpec, Spec, parse_optimizer
 from lab.output.files import whole_file
 from lab.pictures import looks
 from lab.training.datasets import holds_tensors
@@ -183,7 +183,7 @@ class Page:
 def rule_of(label: str, spec: Spec) -> dict[str, Any]:
     """Return an optimizer as the page has it: label, the name of its rule, and hyperparameters."""
     known = RULES.get(spec.optimizer_class)
-    if known is None:
+    if known is None or isinstance(spec, PartedSpec):
         names = ", ".join(rule.__name__ for rule in RULES)
         raise ValueError(f"--live trains {names} of torch.optim, and not {spec.call}")
     if spec.schedulers:

@@ -63,9 +63,21 @@ def make(
     return adapted(optimizer, manners[type(optimizer)])
 
 
+def make_for(
+    make_optimizer: MakeOptimizer,
+    net: nn.Module,
+    lr: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Optimizer:
+    """Return a net's optimizer, as `make` does; one that goes by the layers is told the net."""
+    of_net = getattr(make_optimizer, "of_net", None)
+    make_optimizer = of_net(net) if of_net else make_optimizer
+    return make(make_optimizer, list(net.parameters()), lr, settings)
+
+
 def is_known(optimizer: Optimizer) -> bool:
     """Tell whether it steps as torch's own do."""
-    return type(optimizer).__module__.startswith(("torch.optim.", "optimizers."))
+    return f"{type(optimizer).__module__}.".startswith(("torch.optim.", "optimizers."))
 
 
 def adapted(optimizer: Optimizer, manner: Manner) -> Optimizer:

@@ -110,7 +110,7 @@ def name_of_code(task: Task, make_optimizer: MakeOptimizer) -> str:
     }
     if hasattr(make_optimizer, "optimizer_class"):  # a Spec: what it is called moves nothing
         spec: Any = make_optimizer
-        return name_of(surroundings(), parts, spec.optimizer_class, spec.keywords, spec.schedulers)
+        return name_of(surroundings(), parts, *spec.parts)
     return name_of(surroundings(), parts, make_optimizer)
 
 
@@ -134,6 +134,7 @@ def surroundings() -> tuple[object, ...]:
     """Return what all numbers depend on: versions, the kind of processor, our code."""
     ours = [
         *sorted((HERE / "lab" / "training").glob("*.py")),
+        *sorted((HERE / "optimizers").glob("*.py")),  # whose formulas may stand for torch's
         HERE / "training.py",
         HERE / "data.py",
     ]

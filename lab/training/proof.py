@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lab.training.adapt import MakeOptimizer, set_mode
 from lab.training.evaluation import loss_over
+from lab.training.parts import rules_of
 from lab.training.runs import Training
 from lab.training.schedules import Schedule, schedulers_of
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
-from torch.optim import SGD
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim import SGD, Optimizer
 
 from tasks import Task
 from training import train
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 class Unlike(Exception):  # noqa: N818 (a finding, not an error)
     """A stack does not train as each of its nets would alone."""
+
+
+# How far two ways to compute the same step may part, as a share of the way that weights have gone.
+EXACT = 1e-5  # in float32
+ROUGH = 0.03  # in bfloat16, which has 8 bits
 
 
 class StepOfStack(NamedTuple):
@@ -54,6 +60,10 @@ class Shadow:
         steps_per_epoch = math.ceil(len(self.training.dataset) / task.batch_size)
         self.schedule = Schedule(schedulers_of(make_optimizer), self.optimizer, steps_per_epoch)
         self.first_weights = parameters_to_vector(self.params).detach()
+        rough = roughly_moved(self.optimizer)
+        masks = [torch.full_like(p, p in rough, dtype=torch.bool).flatten() for p in self.params]
+        is_rough = torch.cat(masks)
+        self.parts = [(EXACT, ~is_rough), (ROUGH, is_rough)] if rough else [(EXACT, slice(None))]
         self.grad = torch.empty_like(self.first_weights)
         parts = self.grad.split([param.numel() for param in self.params])
         self.grads = [part.view_as(p) for part, p in zip(parts, self.params, strict=True)]
@@ -125,11 +135,19 @@ class Shadow:
             self.check_weights(weights)
 
     def check_weights(self, weights: Tensor) -> None:
-        """Raise Unlike if these weights are not the shadow's, to rounding."""
-        mine = parameters_to_vector(self.params).detach()
-        bound = 1e-5 * (mine - self.first_weights).norm() + 1e-7 * mine.norm()
-        if (mine - weights).norm() > bound:
-            raise Unlike("its weights differ")
+        """Raise Unlike if these weights are not the shadow's, to rounding.
+
+        Those that are moved roughly go on from the stack's.
+        """
+        all_of_mine = parameters_to_vector(self.params).detach()
+        for rounding, some in self.parts:
+            mine, first = all_of_mine[some], self.first_weights[some]
+            bound = rounding * (mine - first).norm() + 1e-7 * mine.norm()
+            if (mine - weights[some]).norm() > bound:
+                raise Unlike("its weights differ")
+            if rounding is ROUGH:
+                all_of_mine[some] = weights[some]
+                vector_to_parameters(all_of_mine, self.params)
 
     def check_end(self, stack: "Stack", final_losses: Tensor, held_out_losses: Tensor) -> None:
         """Raise Unlike if the net ended elsewhere, or at other losses over its two data sets."""
@@ -142,3 +160,9 @@ class Shadow:
             loss = loss_over(self.task, self.net, dataset)
             if abs(loss - losses[self.k]) > 1e-3 * abs(loss) + 1e-6 * abs(self.first[0]):
                 raise Unlike("its final loss differs")
+
+
+def roughly_moved(optimizer: Optimizer) -> set[Tensor]:
+    """Return the parameters whose rule lets rounding errors grow."""
+    rules = [rule for rule in rules_of(optimizer) if not rule.is_exact]
+    return {p for rule in rules for group in rule.param_groups for p in group["params"]}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lab.outcome import Outcome
-from lab.training.adapt import MakeOptimizer, make
+from lab.training.adapt import MakeOptimizer, make_for
 from lab.training.datasets import device_of, first, holds_tensors, make_datasets
 from lab.training.evaluation import value_over
 from lab.training.metrics import Metric, metric_of
@@ -55,7 +55,7 @@ class Training:
 
     def make_optimizer(self, make_optimizer: MakeOptimizer, net: nn.Module) -> Optimizer:
         """Return the net's optimizer, with the lr and the settings of this training."""
-        return make(make_optimizer, list(net.parameters()), self.lr, self.settings)
+        return make_for(make_optimizer, net, self.lr, self.settings)
 
 
 def trainings_of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from lab.outcome import Outcome, Progress, saying
@@ -11,6 +11,7 @@ from lab.training.compiled import NOT_COMPILED, compiled_pass, give_up, loss_of_
 from lab.training.datasets import device_of, joined
 from lab.training.evaluation import PART_BYTES, bytes_per_sample
 from lab.training.machine import keep_memory, threads_for
+from lab.training.mapped import Mapped
 from lab.training.proof import Shadow, Unlike
 from lab.training.runs import MOVED_NOTHING, Epochs, Runs, Training
 from lab.training.schedules import Schedule, schedulers_of
@@ -89,6 +90,7 @@ class Stack:
         Returns the losses (nets,) and the gradients (nets, parameters of a net).
         """
         losses, grads = self.losses_and_gradients(samples.to(self.seed_of.device))
+        self.matrix.grad = grads
         for rows, grad in zip(self.rows, grads.split(self.sizes), strict=True):
             rows.grad = grad
         return losses, grads
@@ -191,16 +193,25 @@ def train_stack(
     progress: Progress,
     compiled: bool = False,
     every_epoch: bool = False,
+    is_mapped: bool = False,
 ) -> Runs:
-    """Train all nets at once. Raises Unlike as soon as they do not train as each would alone."""
+    """Train all nets at once. Raises Unlike as soon as they do not train as each would alone.
+
+    The optimizer steps over all elements as if they were one parameter; if it `is_mapped`, over
+    those of each net in their own shapes.
+    """
     keep_memory()
     schedulers = schedulers_of(make_optimizer)
     apart = any(spec.goes_by_loss for spec in schedulers)
     stack = Stack(task, trainings, compiled, apart)
     start = stack.matrix.clone()
     shadows = [Shadow(task, trainings[k], k, make_optimizer) for k in shadowed(trainings)]
-    first = trainings[0]
-    optimizer = make(make_optimizer, stack.groups, first.lr, first.settings)
+    optimizer: Optimizer
+    if is_mapped:
+        firsts = [trainings[number] for number in accumulate([0, *stack.sizes[:-1]])]
+        optimizer = Mapped(stack.matrix, stack.sizes, stack.net, firsts, make_optimizer)
+    else:
+        optimizer = make(make_optimizer, stack.groups, trainings[0].lr, trainings[0].settings)
     set_mode(optimizer, "train")
     lr = optimizer.param_groups[0].get("lr")
     loader = make_loader(TensorDataset(torch.arange(len(trainings[0].dataset))), task.batch_size)

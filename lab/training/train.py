@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from lab.outcome import Outcome, Progress, as_exceptions, describe, no_progress
 from lab.training.adapt import MakeOptimizer, judged, lr_keyword, set_mode
@@ -62,6 +63,8 @@ def train_all(
             runs.remarks.append(f"{IN_TURN} ({reason})")
     if hasattr(make_optimizer, "optimizer_class") and lr_keyword(make_optimizer) is None:
         runs.remarks.append(NO_LR)
+    if where := getattr(make_optimizer, "where", None):
+        runs.remarks.append(where(trainings[0].make_net(task)))
     runs.seconds = runs.seconds or time.perf_counter() - start
     return runs
 
@@ -99,20 +102,25 @@ def try_stack(
     progress: Progress,
     every_epoch: bool,
 ) -> tuple[Runs | None, str]:
-    """Train all at once, compiled where that is worth it; or return None and why it cannot be."""
+    """Train all at once, compiled where that is worth it; or return None and why it cannot be.
+
+    Most rules treat each element for itself, and take all elements as one parameter; where one does
+    not, its formula is mapped over the nets.
+    """
     reason = ""
-    for compiled in [True, False] if is_worth_compiling(task, trainings) else [False]:
+    code = [True, False] if is_worth_compiling(task, trainings) else [False]
+    for compiled, is_mapped in product(code, [False, True]):
         try:
             with as_exceptions():
                 runs = train_stacks(
-                    task, trainings, make_optimizer, progress, compiled, every_epoch
+                    task, trainings, make_optimizer, progress, compiled, every_epoch, is_mapped
                 )
         except Unlike as finding:
-            reason = str(finding)
+            reason = str(finding) or reason
         except Exception as error:  # whatever vmap or an optimizer may raise
             reason = describe(error).split(". ")[0]
         else:
-            if reason:
+            if code[0] and not compiled:
                 give_up(task)
                 runs.remarks.append(f"{NOT_COMPILED} ({reason})")
             return runs, ""
@@ -126,14 +134,16 @@ def train_stacks(
     progress: Progress,
     compiled: bool,
     every_epoch: bool,
+    is_mapped: bool,
 ) -> Runs:
     """Train them as one stack, or as many as are quicker; of those, keep what is complete."""
+    how = compiled, every_epoch, is_mapped
     stacks = stacks_of(task, trainings)
     if len(stacks) == 1:
-        return train_stack(task, trainings, make_optimizer, progress, compiled, every_epoch)
+        return train_stack(task, trainings, make_optimizer, progress, *how)
     parts: list[Runs] = []
     for stack in progress(stacks, len(stacks), "stack"):
-        parts.append(train_stack(task, stack, make_optimizer, no_progress, compiled, every_epoch))
+        parts.append(train_stack(task, stack, make_optimizer, no_progress, *how))
         if error := parts[-1].error:
             stopped = parts[-1].stopped
             return replace(in_a_row(parts[:-1] or parts), error=error, stopped=stopped)
