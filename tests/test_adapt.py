@@ -89,6 +89,75 @@ def test_a_step_does_what_torchs_do_whatever_its_manner(make, manner):
     assert param.item() == (3 - 0.25 * 2 if manner == "graph" else 3 - 0.25 * 6)
 
 
+def parameter():
+    return torch.nn.Parameter(torch.tensor([3.0]))
+
+
+@pytest.mark.parametrize(("make", "own"), [(torch.optim.SGD, 1e-3), (NoRate, 0.5), (Fixed, 0.5)])
+def test_without_a_rate_it_keeps_its_own(make, own):
+    assert [group["lr"] for group in adapt.make(make, [parameter()]).param_groups] == [own]
+
+
+def test_other_settings_come_as_arguments():
+    optimizer = adapt.make(torch.optim.SGD, [parameter()], 0.1, {"momentum": 0.7})
+    assert optimizer.defaults["momentum"] == 0.7
+    assert "step" not in vars(optimizer)  # torch's own is left as it is
+
+
+class Lazy(NoRate):
+    """Calls its closure at its second step only, and never returns the loss as a tensor."""
+
+    def step(self, closure=None):
+        self.count = getattr(self, "count", 0) + 1
+        return super().step(closure).item() if closure and self.count == 2 else None
+
+
+def test_a_closure_that_is_not_called_is_an_error_and_the_loss_is_a_tensor():
+    param, manner = parameter(), "closure"
+    optimizer = adapt.adapted(Lazy([param]), manner)
+    closure = adapt.scratch_closure([param], [])
+    with pytest.raises(RuntimeError, match="step has not called its closure"):
+        optimizer.step(closure)
+    assert torch.equal(optimizer.step(closure), torch.tensor(9.0))
+    assert optimizer.step() is None  # a closure is not asked for where there is none
+
+
+def test_only_who_has_both_modes_is_put_into_one():
+    class Half(torch.optim.SGD):
+        def train(self):
+            raise AssertionError
+
+    adapt.set_mode(Half([parameter()]), "train")
+
+
+@pytest.mark.parametrize(
+    ("step", "manner"),
+    [
+        (lambda self, closure=None: None, "textbook"),
+        (lambda self, closure=None: closure() and 1 / 0, "closure"),
+        (lambda self: None, "textbook"),
+        (lambda self, closure=None: 1 / 0, "textbook"),
+    ],
+)
+def test_how_it_steps_is_seen_from_whether_it_calls(step, manner):
+    assert adapt.manner_of(type("Own", (torch.optim.SGD,), {"step": step})) == manner
+
+
+def test_a_rate_that_is_in_no_group_is_in_no_group():
+    class Hidden(torch.optim.Optimizer):
+        def __init__(self, params, lr=0.1):
+            super().__init__(params, {})
+            self.lr = lr
+
+        @torch.no_grad()
+        def step(self):
+            for param in self.param_groups[0]["params"]:
+                param -= self.lr * param.grad
+
+    assert adapt.depends_on_lr(Hidden)
+    assert not adapt.depends_on_lr(Hidden, in_group=True)
+
+
 def test_groups_keep_their_own_rates():
     params = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
     groups = [{"params": [p], "lr": lr} for p, lr in zip(params, (0.1, 0.2), strict=True)]

@@ -165,6 +165,13 @@ def test_an_optimizer_that_fails_at_a_rate_ends_there():
     assert (runs[0.1]["it"].steps, runs[0.9]["it"].steps) == (30, 3)
 
 
+def test_what_is_no_spec_takes_every_rate():
+    it, noise = {"it": torch.optim.SGD}, torch.zeros(3, 2)
+    for lr, runs in descents_at_each_lr(VALLEY, it, VALLEY.start, noise, SEED, [0.1, 0.3]).items():
+        expected = plain_path(partial(torch.optim.SGD, lr=lr), 3)
+        torch.testing.assert_close(runs["it"].path, expected)
+
+
 # ---------------------------------------------------------------- tuning
 
 
@@ -205,6 +212,18 @@ def test_a_rate_that_leaves_the_window_is_not_the_best(side, monkeypatch):
 
     assert best_in(window) == 0.01
     assert best_in((-3, 3)) == 0.45
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_edge_of_the_window_is_in_it(side, monkeypatch):
+    # At 0.25 the first step goes to 0 and stays there: the gradient is 4x.
+    monkeypatch.setattr(descent, "LRS", [0.01, 0.25])
+    edges = tuple(sorted((6.0 * side, 0.0)))
+    for window in ((edges, (-1, 1)), ((-1, 1), edges)):
+        start = (5.0 * side, 0.0) if window[0] == edges else (0.0, 5.0 * side)
+        surface = SURFACES["bowl"]._replace(formula=lambda p: 2 * (p**2).sum(-1), window=window)
+        assert best_lr(surface, start, optimizers.SGD, torch.zeros(10, 2)) == 0.25
+        assert left_at(torch.tensor([start, (0.0, 0.0)]), window) is None
 
 
 def test_of_rates_that_all_go_wrong_the_best_is_one_that_stays_finite(monkeypatch):
