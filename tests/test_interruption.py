@@ -170,7 +170,16 @@ def test_each_time_that_it_ends_signals_do_what_they_did_before(monkeypatch):
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_in_a_notebook_or_a_test_the_handlers_stay_as_they_are():
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+@pytest.mark.parametrize(
+    ("name", "is_ours"), [("compare_optimizers.py", True), ("tests/mine.py", False), (None, False)]
+)
+def test_only_scripts_of_ours_end_quietly_while_they_import(name, is_ours, monkeypatch):
+    """A notebook has no file."""
+    path = name and str(Path(__file__).parents[1] / name)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", path)
+    monkeypatch.setattr(interruption, "before", {})
+    for number in interruption.SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     interruption.end_quietly_while_importing()
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+    expected = interruption._end if is_ours else signal.default_int_handler
+    assert {signal.getsignal(number) for number in interruption.SIGNALS} == {expected}

@@ -310,6 +310,16 @@ def test_a_terminal_is_asked_how_wide_it_is_and_a_pipe_is_not(make_report, capsy
     assert max(map(len, lines)) <= 40
 
 
+def test_a_cell_that_cannot_be_made_is_a_dash_and_costs_no_other(workdir, capsys):
+    odd = Column("odd", ">4", lambda label, run: 1 / 0)
+    reporter = Report(Path("a.png"), None, [COLUMNS[0], odd, COLUMNS[1]])
+    reporter.row("a", Run(3))
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split() == ["a", "-", "3"]
+    assert err.startswith("a: no odd: ZeroDivisionError: ")
+    assert reporter.status == 1
+
+
 def test_without_a_csv_none_is_written_and_nothing_is_said_of_it(workdir, capsys):
     reporter = Report(Path("a.png"), None, COLUMNS)
     assert save(reporter, collect(reporter, [("a", Run(1))])) == 0
