@@ -175,6 +175,14 @@ def test_whether_its_steps_depend_on_a_rate_is_found_out():
     assert not adapt.needs_graph(lambda params: 1 / 0)
 
 
+def test_torchs_own_are_not_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, closure=None: tried.append(self))
+    assert adapt.depends_on_lr(torch.optim.SGD)
+    assert not adapt.needs_graph(torch.optim.SGD)
+    assert not tried
+
+
 def test_the_trial_draws_nothing_from_torchs_generator():
     class Draws(NoRate):
         def step(self, closure):

@@ -232,7 +232,6 @@ def check_backward(task: Task, net: nn.Module, x: Any, y: Any) -> bool:
     """Tell whether the gradient on this mini-batch is not all zero; refuse a loss without one."""
     try:
         with as_exceptions():
-            net.zero_grad()
             loss = task.loss(net(x), y)
             has_gradient = loss.requires_grad
             if has_gradient:
