@@ -176,7 +176,7 @@ def test_each_time_that_it_ends_signals_do_what_they_did_before(monkeypatch):
 def test_only_scripts_of_ours_end_quietly_while_they_import(name, is_ours, monkeypatch):
     """A notebook has no file."""
     path = name and str(Path(__file__).parents[1] / name)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", path)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", path, raising=False)
     monkeypatch.setattr(interruption, "before", {})
     for number in interruption.SIGNALS:
         signal.signal(number, signal.default_int_handler)
