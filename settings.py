@@ -7,6 +7,18 @@ OPTIMIZERS = {
     "RMSprop": "RMSprop(alpha=0.9)",
     "Adam": "Adam(betas=(0.9, 0.99))",
 }
+# What `--optimizers today` stands for: those that people ask for since 2020, and Adam.
+TODAY = {
+    "Adam": "Adam()",
+    "Muon": "Muon(lr=0.02) | AdamW(lr=0.003)",
+    "SOAP": "optimizers.SOAP()",
+    "Lion": "optimizers.Lion()",
+    "AdEMAMix": "optimizers.AdEMAMix()",
+    "ADOPT": "optimizers.ADOPT()",
+    "Cautious": "optimizers.CautiousAdamW()",
+    "ScheduleFree": "optimizers.AdamWScheduleFree()",
+    "Prodigy": "optimizers.Prodigy()",
+}
 LR = 0.01
 SEED = 81  # of seeds 0 to 99, the one whose curves of the parabola lie nearest to the medians
 TASK = "parabola"  # what is learned, if no --task is named: an entry of tasks.py

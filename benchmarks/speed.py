@@ -22,10 +22,11 @@ from itertools import product
 from pathlib import Path
 
 from lab.command_line.specs import parse_optimizers
+from lab.outcome import no_progress
 from lab.training.crew import Crew, Job, open_crew
 from lab.training.runs import Training, trainings_of
 from lab.training.sweeps import learning_rates
-from lab.training.train import train_all
+from lab.training.train import train_all, train_in_turn
 from lab.training.way import is_stack_quicker, stacks_of
 
 import torch
@@ -199,6 +200,25 @@ def compare_jobs() -> None:
         )
 
 
+def compare_rules() -> None:
+    """Print how much sooner 100 nets train as a stack than in turn, by rules that see a matrix."""
+    torch.set_num_threads(1)
+    task, lrs = TASKS["spirals"], learning_rates(1e-4, 1e-1, 10)
+    trainings, some = trainings_of(task, range(10), lrs), trainings_of(task, range(1), lrs)
+    rules = ["Muon | AdamW", "Adafactor", "optimizers.SOAP", "optimizers.Adam"]
+    for label, make_optimizer in parse_optimizers(rules).items():
+        in_turn = partial(train_in_turn, task, some, make_optimizer, no_progress)
+        stack = partial(train_all, task, trainings, make_optimizer)
+        assert stack().stacked
+        pairs = [(len(lrs) * seconds(in_turn), seconds(stack)) for _ in range(3)]
+        theirs, ours, ratio = medians(pairs)
+        print(
+            f"100 nets by {label}: in turn {theirs:.1f} s, as a stack {ours:.1f} s, "
+            f"{ratio:.1f} times as quick",
+            flush=True,
+        )
+
+
 def train_alone(
     task: Task, trainings: list[Training], make_optimizer: Callable[..., Optimizer]
 ) -> None:
@@ -365,6 +385,7 @@ def main() -> None:
     compare_stacks(lambda: train_four(our_loader, train))
     compare_sizes()
     compare_jobs()
+    compare_rules()
     compare_tasks()
     for what, code in (
         ("1000 seeds × 4 optimizers × 9 rates", MEMORY),

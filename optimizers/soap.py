@@ -32,8 +32,8 @@ class SOAP(UpdateRule):
 
     Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv:2409.11321, 2024. The
     paper has steps from t = 1 on, and no weight decay: both here are the authors' package's, whose
-    merge_dims, normalize_grads, data_format and correct_bias are missing. It finds bases in float32
-    always, this in θ's dtype.
+    merge_dims, normalize_grads, data_format and correct_bias are missing. It finds bases in
+    float32, this in float64: where eigenvalues are close, rounding errors would turn the bases.
     """
 
     is_exact = False
@@ -82,16 +82,18 @@ class SOAP(UpdateRule):
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else beta2
         for dim in dims:
             others = [k for k in range(grad.ndim) if k != dim]
-            products = torch.tensordot(grad, grad, dims=[others, others])  # g·gᵀ of a matrix
+            g = grad.double()  # small rounding errors make other bases, and so other steps
+            products = torch.tensordot(g, g, dims=[others, others])  # g·gᵀ of a matrix
             moment = beta * state.get(f"products_{dim}", 0) + (1 - beta) * products
             state[f"products_{dim}"] = moment
             if t == 0:
-                state[f"basis_{dim}"] = torch.linalg.eigh(moment).eigenvectors.flip(1)
+                basis = torch.linalg.eigh(moment).eigenvectors.flip(1)
+                state[f"basis_{dim}"] = basis.to(grad.dtype)
             elif t % group["precondition_frequency"] == 0:
-                basis = state[f"basis_{dim}"]
+                basis = state[f"basis_{dim}"].double()
                 order = (basis.mT @ moment @ basis).diagonal().argsort(descending=True)
                 state["second_moment"] = state["second_moment"].index_select(dim, order)
-                state[f"basis_{dim}"] = torch.linalg.qr(moment @ basis[:, order]).Q
+                state[f"basis_{dim}"] = torch.linalg.qr(moment @ basis[:, order]).Q.to(grad.dtype)
 
 
 def turned(tensor: Tensor, bases: dict[int, Tensor]) -> Tensor:

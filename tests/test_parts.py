@@ -26,6 +26,7 @@ import compare_paths
 import compare_tasks
 import optimizers
 from models import BagOfWords, NextLetter, mlp
+from settings import TODAY
 
 QUICK = replace(SMALL, epochs=1)
 PAIR = "Muon(lr=0.02) | AdamW(lr=0.003)"
@@ -260,6 +261,13 @@ def test_a_space_may_have_two_parts():
     assert "| AdamW(lr=0.003)" in trial.written
     with pytest.raises(ValueError, match="literal"):
         parse_space("Muon | AdamW(lr=log(1e-3, 1))")
+
+
+def test_today_is_the_list_of_settings_each_with_a_rate_to_sweep():
+    specs = parse_optimizers(["SGD", "today"], sweeping=True)
+    assert [*specs] == ["SGD", *TODAY]
+    for spec in specs.values():
+        assert make_for(spec, net_of(), 0.25).param_groups[0]["lr"] == 0.25
 
 
 # ---------------------------------------------------------------- in the scripts

@@ -30,8 +30,12 @@ def add_optimizers(parser: Parser, default: Mapping[str, str], which: str) -> No
         metavar="NAME",
         default=texts_of(default),
         help=f'as SGD Adam, or "AdamW(lr=0.1)" in quotes, or my_file.MyClass; "mine=Adam(lr=0.1)" '
-        'has a label; "Adam + StepLR(step_size=4)" has a schedule. Names are those of settings.py '
-        f"({', '.join(OPTIMIZERS)}), of torch.optim and its lr_scheduler (default: {which})",
+        'has a label; "Adam + StepLR(step_size=4)" has a schedule; "Muon(lr=0.02) | '
+        'AdamW(lr=0.003)" has the first move matrices of hidden layers, the second the rest: in a '
+        "sweep the "
+        "ratio of their rates stays, or the rate that the second alone names. today: those since "
+        f"2020. Names are those of settings.py ({', '.join(OPTIMIZERS)}), of torch.optim and its "
+        f"lr_scheduler (default: {which})",
     )
 
 

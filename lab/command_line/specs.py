@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ from torch.optim.optimizer import ParamsT
 
 import optimizers
 from optimizers import UpdateRule
-from settings import OPTIMIZERS
+from settings import OPTIMIZERS, TODAY
 from tasks import TASKS, Task
 
 C = TypeVar("C")
@@ -218,7 +219,7 @@ def literal(value: Any) -> str:
 def parse_optimizers(
     texts: Iterable[str] | Mapping[str, str], lr: float | None = None, sweeping: bool = False
 ) -> dict[str, Spec]:
-    """Parse specs, or {label: call}, into {label: Spec}, in order.
+    """Parse specs, or {label: call}, into {label: Spec}, in order; `today` is several.
 
     ValueError names what is wrong, in one line. Where a script is `sweeping` over learning rates,
     none may name its own.
@@ -226,7 +227,7 @@ def parse_optimizers(
     if isinstance(texts, Mapping):
         texts = texts_of(texts)
     specs: dict[str, Spec] = {}
-    for text in texts:
+    for text in chain.from_iterable(texts_of(TODAY) if t == "today" else [t] for t in texts):
         spec = parse_optimizer(text, lr)
         check_keywords(spec)
         spec = spec.to_sweep() if sweeping else spec
