@@ -307,8 +307,15 @@ def test_a_class_of_ones_own_has_names_of_its_own(workdir, unrendered, homework,
     found = Hyperparameter("friction", (0.1, 1))
     import homework as module
 
-    ((_, own),) = script.compare({"m": module.Mine}, SMALL, [0.1], [1], [], over=found)
+    short = replace(SMALL, epochs=1)
+    ((_, own),) = script.compare({"m": module.Mine}, short, [0.1], [1], [], over=found)
     assert own.default == (0.1, 0.5)
+
+    def without_a_default(params, friction, eta=0.1):
+        return module.Mine(params, eta, friction)
+
+    ((_, own),) = script.compare({"m": without_a_default}, short, [0.1], [1], [], over=found)
+    assert own.default is None
 
 
 # ---------------------------------------------------------------- what is typed
@@ -343,7 +350,10 @@ def test_the_values_are_those_of_the_spaces_or_as_typed():
         (["lr", "momentum="], "is not of the form NAME or NAME=VALUES"),
         (["lr", "momentum=("], "is not of the form NAME or NAME=VALUES"),
         (["lr", "momentum=0"], "wants at least two values"),
-        (["lr", "momentum={} or 0"], "no numbers"),
+        (["lr", "momentum={} or 0"], "has values that cannot be: unhashable type: 'dict'"),
+        (["lr", f"momentum=0.5 or 1{'0' * 400}"], "has values that cannot be: int too large"),
+        (["lr", f"momentum={'-' * 3000}1 or 2"], "is not of the form"),
+        (["lr", "momentum=1or 2"], "is not of the form"),
         (["lr", "momentum=log(1, 0.1)"], "LOW below HIGH"),
         (["lr", "momentum=f(1)"], "neither a literal nor"),
         (["lr", "momentum=0 or -1"], "Invalid momentum value: -1"),
@@ -424,18 +434,21 @@ def test_a_cross_is_the_larger_the_more_of_the_seeds_diverged():
         [[-1.0, 2.0], [0.0, 1.0], [3.0, math.inf]],
         [[2.0, 2.0]] * 3,
         [[1e-30, 1e30]] * 3,
+        [[0.0, 2.0], [1.0, 1.0], [3.0, 3.0]],
     ],
 )
 def test_any_losses_can_be_drawn(rows, workdir):
     found = made_up_map(rows, [0.1, 1.0], seeds=1)
     found.default = (5.0, 0)  # beyond the rates
-    figure = script.draw({"a$b": found})
+    figure = script.draw({"a$b$": found})
+    assert not figure.axes[0].title.get_parse_math()
     figure.savefig("a.png")
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert ONCE + "default" not in labels
     assert (ONCE + "best" in labels) == math.isfinite(min(map(min, rows)))
     assert figure.axes[-1].get_ylabel() == "Held-out loss"
-    assert (figure.axes[-1].get_yscale() == "linear") == (min(map(min, rows)) < 0)
+    assert (figure.axes[-1].get_yscale() == "linear") == (min(map(min, rows)) <= 0)
+    assert not len(figure.axes[-1].yaxis.get_minorticklocs())
 
 
 def test_a_default_beyond_the_values_or_that_is_no_number_is_not_marked():

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,12 +64,9 @@ def parse_over(words: list[str]) -> Hyperparameter:
         raise ValueError(f"it wants lr and one other hyperparameter, as {EXAMPLE}")
     name, equals, text = (part.strip() for part in others[0].partition("="))
     match = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", name)
-    try:
-        tree = ast.parse(text or "None", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        match = None
+    form = f"{others[0]!r} is not of the form NAME or NAME=VALUES"
     if not match or bool(equals) != bool(text):
-        raise ValueError(f"{others[0]!r} is not of the form NAME or NAME=VALUES")
+        raise ValueError(form)
     keyword, number = match.groups()
     known = known_ranges()
     if not text and name not in known:
@@ -76,18 +74,31 @@ def parse_over(words: list[str]) -> Hyperparameter:
             f"for {name} no values are known: write them, as "
             f'"{name}=0 or 0.5" or "{name}=log(1e-3, 1)"{nearest(name, list(known))}'
         )
-    values = values_in(value_of(tree) if text else known[name])
-    if all(isinstance(value, int | float) for value in values):
-        values.sort()
-        if any(isinstance(value, float) for value in values):
-            values = [float(value) for value in values]  # Adam takes no betas of both kinds
     try:
-        values = list(dict.fromkeys(values))
-    except TypeError as error:  # as of a dict
-        raise ValueError(f"{others[0]!r} has values that are no numbers") from error
+        values = in_order(values_in(parse_values(text) if text else known[name]))
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(form) from error
+    except (TypeError, OverflowError) as error:  # as of a dict, or of an int of 400 digits
+        raise ValueError(f"{others[0]!r} has values that cannot be: {error}") from error
     if len(values) < 2:
         raise ValueError(f'{name} wants at least two values, as "{name}=0 or 0.5"')
-    return Hyperparameter(keyword, tuple(values), None if number is None else int(number))
+    return Hyperparameter(keyword, values, None if number is None else int(number))
+
+
+def parse_values(text: str) -> Any:
+    """Parse a range, or values with `or` between them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # `1or 2` and the like would print a warning
+        return value_of(ast.parse(text, mode="eval").body)
+
+
+def in_order(values: list[Any]) -> tuple[Any, ...]:
+    """Return each value once; numbers in ascending order, and of one kind, as betas have to be."""
+    if all(isinstance(value, int | float) for value in values):
+        values = sorted(values)
+        if any(isinstance(value, float) for value in values):
+            values = [float(value) for value in values]
+    return tuple(dict.fromkeys(values))
 
 
 def known_ranges() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lab.outcome import Progress, no_progress
+from lab.outcome import Progress, no_progress, saying
 from lab.training.adapt import MakeOptimizer, lr_keyword, make, scratch
 from lab.training.checks import take_a_step
 from lab.training.hyperparameter import Hyperparameter, in_short, named
@@ -83,9 +83,8 @@ class Map(Sweep):
         """Yield (lr, value, seed, stage, final loss, held-out loss) of each run."""
         for value, sweep in self.sweeps.items():
             yield from ((lr, value, *row) for lr, *row in sweep.rows())
-        if self.judged:
-            own = (row for row in super().rows() if row[2] == "judged")
-            yield from ((lr, self.value, *row) for lr, *row in own)
+        judged = (row for row in super().rows() if row[2] == "judged")
+        yield from ((lr, self.value, *row) for lr, *row in judged)
 
 
 def take_steps(
@@ -137,7 +136,8 @@ def stability(
     if schedulers_of(make_optimizer) or any(stable_lr(each, 1.0) is None for each in optimizers):
         return None, None
     seeds = {training.seed: training for training in trainings}
-    found = [curvature_of_quadratic(task, training) for training in seeds.values()]
+    with saying("measuring how steep the loss is"):
+        found = [curvature_of_quadratic(task, training) for training in seeds.values()]
     known = [curvature for curvature in found if curvature is not None]
     if len(known) < len(found):
         return None, None
