@@ -32,6 +32,36 @@ SPACES = {
     "NAdam": "NAdam(lr=log(1e-5, 1), betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), "
     "eps=log(1e-10, 0.1))",
 }
+# Those of optimizers/ that torch has not, each used where it is named. What a paper tunes is tuned,
+# and the betas and eps as above.
+YOUNG = {
+    # Chen et al., arXiv:2302.06675: a rate three to ten times lower than AdamW's.
+    "optimizers.Lion": "optimizers.Lion(lr=log(1e-6, 0.1), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), weight_decay=0 or log(1e-5, 10))",
+    # Pagliardini, Ablin and Grangier, arXiv:2409.03137: alpha, and how slow its average is.
+    "optimizers.AdEMAMix": "optimizers.AdEMAMix(lr=log(1e-5, 1), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1), 1 - log(1e-5, 0.1)), alpha=log(0.5, 20), "
+    "eps=log(1e-10, 0.1))",
+    # Taniguchi et al., arXiv:2411.02853: as Adam.
+    "optimizers.ADOPT": "optimizers.ADOPT(lr=log(1e-5, 1), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), eps=log(1e-10, 0.1))",
+    # Liang et al., arXiv:2411.16085: as AdamW.
+    "optimizers.CautiousAdamW": "optimizers.CautiousAdamW(lr=log(1e-5, 1), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), eps=log(1e-10, 0.1), "
+    "weight_decay=0 or log(1e-5, 10))",
+    # Defazio et al., arXiv:2405.15682: rates up to 50 times those of SGD, and momentum above 0.
+    "optimizers.SGDScheduleFree": "optimizers.SGDScheduleFree(lr=log(1e-3, 100), "
+    "momentum=1 - log(1e-3, 0.9), warmup_steps=0 or 50)",
+    "optimizers.AdamWScheduleFree": "optimizers.AdamWScheduleFree(lr=log(1e-5, 1), "
+    "betas=(1 - log(1e-3, 0.9), 1 - log(1e-4, 1)), eps=log(1e-10, 0.1), warmup_steps=0 or 50)",
+    # Mishchenko and Defazio, arXiv:2306.06101: lr stays near 1, and d_coef is the knob to turn.
+    "optimizers.Prodigy": "optimizers.Prodigy(lr=log(0.1, 10), d_coef=log(0.1, 10), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), use_bias_correction=True or False)",
+    # Vyas et al., arXiv:2409.11321: also how often the bases are renewed.
+    "optimizers.SOAP": "optimizers.SOAP(lr=log(1e-5, 1), "
+    "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), eps=log(1e-10, 0.1), "
+    "precondition_frequency=1 or 10, weight_decay=0 or log(1e-5, 10))",
+}
 # What one takes without tuning, where that is not the class with its own defaults.
 DEFAULTS = {"Momentum": "SGD(momentum=0.9)"}
 # Of a name that has no space, the learning rate is tuned, and nothing else.

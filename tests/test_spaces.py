@@ -22,7 +22,8 @@ from scipy import stats
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
-from spaces import SPACES
+import optimizers
+from spaces import SPACES, YOUNG
 from tasks import TASKS
 
 QUICK = replace(SMALL, epochs=2)
@@ -324,7 +325,12 @@ def test_a_schedule_that_is_too_short_is_refused_before_any_work():
         check_trials(QUICK, small(1)[0], trials)
 
 
-@pytest.mark.parametrize("name", SPACES)
+def test_each_of_ours_that_torch_has_not_has_a_space():
+    ours = [f"optimizers.{name}" for name in optimizers.__all__ if not hasattr(torch.optim, name)]
+    assert {*YOUNG} == {*ours} - {"optimizers.UpdateRule"}
+
+
+@pytest.mark.parametrize("name", [*SPACES, *YOUNG])
 def test_each_space_of_the_file_has_settings_that_can_be(name):
     space = parse_space(name)
     check_trials(QUICK, small(1)[0], space.draw(64, 1, 1))

@@ -25,7 +25,7 @@ from lab.training.trials import Trial, why_not
 import torch
 from torch import Tensor
 
-from spaces import ANY_LR, DEFAULTS, SCHEDULES, SPACES
+from spaces import ANY_LR, DEFAULTS, SCHEDULES, SPACES, YOUNG
 
 FORMS = "log(LOW, HIGH), even(LOW, HIGH), 1 - log(LOW, HIGH), A or B"
 
@@ -237,7 +237,7 @@ def parse_space(text: str) -> Space:
     after `|` has no ranges.
     """
     label, source = split_label(text)
-    call = SPACES.get(source, source)
+    call = (SPACES | YOUNG).get(source, source)
     *before, last = split_at(ast.BitOr, call, text)
     last, *terms = split_at(ast.Add, last, text)
     first = before[0] if before else last
