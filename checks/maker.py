@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.outcome import as_exceptions
+from lab.training.adapt import set_mode
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ class Maker:
 
     @as_exceptions()
     def __call__(self, params: Any, **keywords: Any) -> Optimizer:
-        return self.optimizer_class(params, **(self.keywords | keywords))
+        optimizer = self.optimizer_class(params, **(self.keywords | keywords))
+        set_mode(optimizer, "train")
+        return optimizer
 
     @property
     def parameters(self) -> list[inspect.Parameter]:

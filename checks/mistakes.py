@@ -102,7 +102,8 @@ def parts_of(rule: type) -> tuple[Part, ...]:
             break
         for name, value in vars(owner).items():
             if inspect.isfunction(value) and name not in ("__init__", "add_param_group"):
-                part = Part(name, _source(value), value.__module__, is_method=True)
+                source = _source(value).replace("super()", f"super({owner.__name__}, self)")
+                part = Part(name, source, value.__module__, is_method=True)
                 methods.setdefault(name, part)
     parts, waiting = [], list(methods.values())
     while waiting:

@@ -157,8 +157,8 @@ class Prodigy(UpdateRule):
     Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
     arXiv:2306.06101, 2023. Each param group has a d of its own here, and so may have its own lr;
     the authors' package shares one d among them, and refuses rates that differ. A parameter without
-    a gradient does not count. Their decouple is called decoupled_weight_decay; fsdp_in_use and
-    slice_p are missing.
+    a gradient does not count, neither in d nor as a step. Their decouple is called
+    decoupled_weight_decay; fsdp_in_use and slice_p are missing.
     """
 
     def __init__(

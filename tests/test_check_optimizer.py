@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import pytorch_optimizer
+import schedulefree
 import torch
 from conftest import assert_refused, exit_status
 from torch.optim import Optimizer
@@ -235,6 +236,16 @@ def test_the_judge_of_changes_is_right_about_what_is_not_changed():
     assert not mutator.changes_a_number("Adam", optimizers.Adam)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_made_anew_from_its_source_takes_the_same_steps(name):
+    rule = getattr(optimizers, name)
+    expected = subject_of(Maker(name, rule)).path()
+    parts = mistakes.parts_of(rule)
+    for part in {part.module: part for part in parts}.values():
+        anew = Maker(name, mistakes.with_change(rule, part, part.source))
+        torch.testing.assert_close(subject_of(anew).path(), expected, rtol=0, atol=0)
+
+
 def test_a_rule_of_ones_own_has_mistakes_too():
     """What --like names may be any UpdateRule, of which the source can be read."""
     findings = compared(Flipped, "test_check_optimizer.Halved")
@@ -279,6 +290,7 @@ FAULTS = {
     pytorch_optimizer.Lion: set(),
     pytorch_optimizer.AdaBelief: set(),
     pytorch_optimizer.Lamb: set(),
+    schedulefree.SGDScheduleFree: set(),  # which wants a call of train() before the first step
     pytorch_optimizer.ScheduleFreeAdamW: {"gradients are not changed"},  # grad.div_
     pytorch_optimizer.AdaBound: {"a group may be added later"},  # a list of first rates
     pytorch_optimizer.Prodigy: {"param groups have their own lr"},  # the first group's, for all

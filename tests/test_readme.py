@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import re
 import runpy
 import shlex
@@ -15,6 +16,7 @@ import pytest
 from conftest import exit_status
 
 import figures.__main__ as figures
+import optimizers
 from checks import problems
 from figures.__main__ import FIGURES, TABLES
 from tasks import TASKS
@@ -325,10 +327,18 @@ def test_the_numbers_of_an_answer_stand_on_its_page():
         assert set(numbers(answer)) <= set(numbers(TEXTS[page])), answer
 
 
-def test_the_page_of_optimizers_has_all_of_torchs_classes():
+def test_the_page_of_optimizers_has_all_of_torchs_classes_and_ours():
     named = set(re.findall(r"^\| (\w+) \|", TEXTS["docs/torch_optim.md"], re.MULTILINE)) - {"class"}
-    others = {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
-    assert named == {*TORCH_CLASSES, *TORCH_SCHEDULERS} - others
+    others = {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "UpdateRule"}
+    assert named == {*TORCH_CLASSES, *TORCH_SCHEDULERS, *optimizers.__all__} - others
+
+
+def test_the_page_of_optimizers_has_their_default_rates():
+    rows = re.findall(r"^\| (\w+) \|.*\| ([\d.]+) \| [^|]* \|$", TEXTS["docs/torch_optim.md"], re.M)
+    assert len(rows) == len(optimizers.__all__) - 1
+    for name, lr in rows:
+        parameters = inspect.signature(getattr(optimizers, name)).parameters
+        assert parameters["lr"].default == float(lr), name
 
 
 def test_the_page_of_tasks_has_all_tasks():
