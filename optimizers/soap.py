@@ -78,14 +78,14 @@ class SOAP(UpdateRule):
             correction = math.sqrt(1 - beta2**t) / (1 - beta1**t)
             direction = correction * turned(m, bases) / (v.sqrt() + group["eps"])
             param -= lr * turned(direction, {dim: basis.mT for dim, basis in bases.items()})
-            param *= 1 - lr * group["weight_decay"]
+            param.copy_(param * (1 - lr * group["weight_decay"]))
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else beta2
         for dim in dims:
             others = [k for k in range(grad.ndim) if k != dim]
             g = grad.double()  # small rounding errors make other bases, and so other steps
             products = torch.tensordot(g, g, dims=[others, others])  # g·gᵀ of a matrix
             moment = beta * state.get(f"products_{dim}", 0) + (1 - beta) * products
-            state[f"products_{dim}"] = moment
+            state[f"products_{dim}"] = moment.to(grad.dtype)
             if t == 0:
                 basis = torch.linalg.eigh(moment).eigenvectors.flip(1)
                 state[f"basis_{dim}"] = basis.to(grad.dtype)
