@@ -210,7 +210,7 @@ class Prodigy(UpdateRule):
         for param, state in zip(params, states, strict=True):
             rate = self.rate(state, group)
             if group["decoupled_weight_decay"]:
-                param *= 1 - rate * group["weight_decay"]
+                param.copy_(param * (1 - rate * group["weight_decay"]))
             denominator = state["second_moment"].sqrt() + new_d * group["eps"]
             param -= rate * state["first_moment"] / denominator
             state["d"], state["largest_d"] = new_d, largest
