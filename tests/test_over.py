@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 from lab.command_line.over import parse_over, those_with
 from lab.command_line.specs import parse_optimizers
@@ -91,6 +92,9 @@ def test_each_number_is_that_of_the_textbooks_loop():
     assert [k[1:] for k in medians if k[0] == "judged"] == [best]
     assert found.judged_losses.tolist() == pytest.approx(medians["judged", best[0], best[1]])
     assert found.judged.seeds == [11, 12]
+    x, y = small_data(8)[1].tensors
+    loss = mse_loss(found.runs.net(3)(x), y).item()  # of the best value, with the second lr
+    assert loss == pytest.approx(found.held_out_losses[1, 1].item())
     assert found.default == (0.001, 0)
 
 
@@ -425,6 +429,18 @@ def test_a_cross_is_the_larger_the_more_of_the_seeds_diverged():
     figure = script.draw({"SGD": found})
     (crosses,) = [c for c in figure.axes[0].collections if c.get_label() == ONCE + "some diverged"]
     assert crosses.get_sizes().tolist() == [0, 0, 45 / 4, 0, 0, 0]
+
+
+def test_each_value_has_room_for_its_letters():
+    values = tuple(k / 100 for k in range(20))
+    rows, over = [[5.0, 4.0]] * 20, Hyperparameter("momentum", values)
+    with plt.style.context({"figure.figsize": (3.4, 2.4), "font.size": 8}):
+        found = made_up_map(rows, [0.1, 1.0], 1, over)
+        figure = script.draw({"SGD": found, "RMSprop": found})
+        figure.draw_without_rendering()
+        for axes in figure.axes[:2]:
+            boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+            assert all(a.y1 <= b.y0 for a, b in pairwise(boxes))
 
 
 @pytest.mark.parametrize(

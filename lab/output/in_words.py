@@ -60,7 +60,7 @@ def maps_in_words(maps: Mapping[str, Map]) -> list[str]:
                 f"{in_digits(found.curvature, 3)}. So full-batch {label} is stable up to the lr "
                 f"{at_each(found, limits)}{'' if found.has_full_batches else MINI}."
             )
-        if found.ends and not found.diverged:
+        if found.ends:
             ends = " and ".join(found.ends)
             sentences.append(
                 f"{label}'s best cell lies at an end of {ends}: a wider range may win."

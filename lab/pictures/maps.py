@@ -35,6 +35,10 @@ def draw_maps(panels: Sequence[Axes], maps: Mapping[str, Map]) -> None:
         draw_marks(axes, found)
         axes.set_title(label, parse_math=False)
         axes.set(xlabel="Learning rate", ylabel=found.over.name)
+    place = panels[0].get_subplotspec()
+    assert place is not None  # a panel of new_figure
+    most = max(len(found.sweeps) for found in maps.values())
+    style.make_room(panels[0].figure, place.get_gridspec().nrows, 10 + 2 * most)
     seeds = len(found.seeds)
     words = "Held-out loss" if seeds == 1 else f"Held-out loss, median of {seeds} seeds"
     log: Any = {"ticks": style.LogTicks(), "format": style.PlainNumbers()} if low > 0 else {}
@@ -71,13 +75,16 @@ def draw_marks(axes: Axes, found: Map) -> None:
     width = plt.rcParams["lines.linewidth"]
     halo = [withStroke(linewidth=2.5 * width, foreground=ground_color())]
     look: Any = {"color": ink, "path_effects": halo, "scalex": False, "scaley": False}
-    mark: Any = look | {"linestyle": "none", "markersize": 9}
+    letter = plt.rcParams["font.size"]
+    mark: Any = look | {"linestyle": "none", "markersize": 0.9 * letter, "clip_on": False}
     values = list(found.sweeps)
     shares = found.shares_diverged.flatten()
     if shares.any():
         x, y = numpy.meshgrid(found.lrs, range(len(values)))
         words = style.once("some diverged")
-        axes.scatter(x, y, s=45 * shares, marker="x", color=ink, path_effects=halo, label=words)
+        axes.scatter(
+            x, y, s=0.45 * letter**2 * shares, marker="x", color=ink, path_effects=halo, label=words
+        )
     if found.limits:
         words = style.once("limit of full-batch SGD")
         rows = [k for k, value in enumerate(found.over.values) if value in values]
