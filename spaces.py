@@ -35,6 +35,10 @@ SPACES = {
 # Those of optimizers/ that torch has not, each used where it is named. What a paper tunes is tuned,
 # and the betas and eps as above.
 YOUNG = {
+    # Jordan et al., "Muon", 2024; Liu et al., arXiv:2502.16982: at a scale with which both have one
+    # rate.
+    "Muon | AdamW": "Muon(lr=log(1e-5, 1), momentum=1 - log(1e-2, 1), "
+    "weight_decay=0 or log(1e-5, 10), adjust_lr_fn='match_rms_adamw') | AdamW",
     # Chen et al., arXiv:2302.06675: a rate three to ten times lower than AdamW's.
     "optimizers.Lion": "optimizers.Lion(lr=log(1e-6, 0.1), "
     "betas=(1 - log(1e-3, 1), 1 - log(1e-4, 1)), weight_decay=0 or log(1e-5, 10))",

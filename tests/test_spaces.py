@@ -327,7 +327,8 @@ def test_a_schedule_that_is_too_short_is_refused_before_any_work():
 
 def test_each_of_ours_that_torch_has_not_has_a_space():
     ours = [f"optimizers.{name}" for name in optimizers.__all__ if not hasattr(torch.optim, name)]
-    assert {*YOUNG} == {*ours} - {"optimizers.UpdateRule"}
+    assert {*YOUNG} == {*ours, "Muon | AdamW"} - {"optimizers.UpdateRule"}
+    assert [*parse_spaces(["SGD", "today"])] == ["SGD", "Adam", *YOUNG]
 
 
 @pytest.mark.parametrize("name", [*SPACES, *YOUNG])

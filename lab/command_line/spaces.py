@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter
+from itertools import chain
 from typing import Any, Protocol
 
 from lab.command_line.specs import (
@@ -220,9 +221,13 @@ def with_schedule(spec: Spec, schedule: str, epochs: int) -> Spec:
 
 
 def parse_spaces(texts: Iterable[str]) -> dict[str, Space]:
-    """Parse spaces into {label: Space}, in order; ValueError names what is wrong, in one line."""
+    """Parse spaces into {label: Space}, in order; `today` is Adam's and those of younger ones.
+
+    ValueError names what is wrong, in one line.
+    """
+    today = ["Adam", *YOUNG]
     spaces: dict[str, Space] = {}
-    for text in texts:
+    for text in chain.from_iterable(today if text == "today" else [text] for text in texts):
         space = parse_space(text)
         if space.label in spaces:
             raise ValueError(f"two optimizers are labelled {space.label!r}; write LABEL={text}")
