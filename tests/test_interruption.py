@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab.output import interruption
@@ -167,6 +168,15 @@ def test_each_time_that_it_ends_signals_do_what_they_did_before(monkeypatch):
         interruption.end()
         assert signal.getsignal(signal.SIGINT) is handler
     assert at_exit == [(interruption._handle, signal.SIG_IGN)] * 2  # or the way out is disturbed
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_another_thread_leaves_the_handlers_to_the_main_one():
+    """Python would raise there."""
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(interruption.start).result()
+    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
 
 
 @pytest.mark.usefixtures("_handlers")
