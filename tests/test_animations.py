@@ -121,10 +121,12 @@ def test_what_is_nearly_the_ground_is_the_ground(red, shown, tmp_path):
     assert seen == [255, shown]
 
 
-def test_it_shows_twelve_frames_a_second():
+def test_it_opens_no_window_and_shows_twelve_frames_a_second():
     figure, (axes,) = style.new_figure()
     (line,) = axes.plot([0, 1], [0, 1])
     animation = animations.animation_of(figure, [line], lambda number: None, 1, no_progress)
+    assert not plt.get_fignums()
+    assert figure.images  # all that does not move
     assert animation.event_source.interval == round(1000 / 12)
     assert animations.writer_for(Path("a.gif")).fps == 12
     animation._draw_was_started = True  # it is not saved here, and matplotlib warns of that
