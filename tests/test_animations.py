@@ -121,6 +121,16 @@ def test_what_is_nearly_the_ground_is_the_ground(red, shown, tmp_path):
     assert seen == [255, shown]
 
 
+def test_a_gif_has_at_most_128_colours(tmp_path):
+    writer = animations.GifWriter()
+    writer.setup(style.new_figure()[0], tmp_path / "a.gif")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    writer._frames = [Image.fromarray(pixels)]
+    writer.finish()
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert len(gif.convert("RGB").getcolors(9_999)) <= 128
+
+
 def test_it_opens_no_window_and_shows_twelve_frames_a_second():
     figure, (axes,) = style.new_figure()
     (line,) = axes.plot([0, 1], [0, 1])

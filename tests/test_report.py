@@ -119,6 +119,7 @@ def test_an_interruption_between_two_runs_keeps_the_first(make_report, capsys):
 
 def test_a_signal_that_comes_while_a_row_is_told_lets_no_other_begin(make_report, monkeypatch):
     monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    monkeypatch.setattr(interruption, "waiting", True)  # as a table before has left it
     reporter, moments = make_report(), []
 
     def runs():
@@ -132,6 +133,17 @@ def test_a_signal_that_comes_while_a_row_is_told_lets_no_other_begin(make_report
             interruption.asked_at = 5.0
     assert moments == [("a", False), ("a", True), ("b", False), ("b", True)]
     assert reporter.interrupted
+
+
+def test_a_signal_ends_what_is_no_generator_too(make_report, monkeypatch, capsys):
+    monkeypatch.setattr(interruption, "asked_at", interruption.NEVER)
+    reporter, seen = make_report(), []
+    for label, _ in reporter.collect(iter([("a", Run(1)), ("b", Run(2))])):
+        seen.append(label)
+        interruption.asked_at = 5.0
+    assert seen == ["a"]
+    assert reporter.interrupted
+    assert capsys.readouterr().err == ""
 
 
 def test_after_a_signal_all_that_is_done_is_passed_on(make_report, monkeypatch):
@@ -325,6 +337,14 @@ def test_without_a_csv_none_is_written_and_nothing_is_said_of_it(workdir, capsys
     assert save(reporter, collect(reporter, [("a", Run(1))])) == 0
     assert capsys.readouterr() == ("label    value\na            1\nsaved a.png\n", "")
     assert [path.name for path in workdir.iterdir()] == ["a.png"]
+
+
+def test_where_standard_output_is_closed_that_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    reporter = Report(Path("a.png"), None, COLUMNS)
+    monkeypatch.undo()
+    assert reporter.status == 1
+    assert capsys.readouterr().err == "standard output is closed: the table is not shown\n"
 
 
 def test_an_error_goes_to_standard_error_or_nowhere(capsys, monkeypatch):
