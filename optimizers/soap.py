@@ -33,7 +33,8 @@ class SOAP(UpdateRule):
     Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv:2409.11321, 2024. The
     paper has steps from t = 1 on, and no weight decay: both here are the authors' package's, whose
     merge_dims, normalize_grads, data_format and correct_bias are missing. It finds bases in
-    float32, this in float64: where eigenvalues are close, rounding errors would turn the bases.
+    float32, this in float64, and has 1e-12 of L's trace added to L: where eigenvalues are close or
+    0, rounding errors would turn the bases.
     """
 
     is_exact = False
@@ -82,10 +83,11 @@ class SOAP(UpdateRule):
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else beta2
         for dim in dims:
             others = [k for k in range(grad.ndim) if k != dim]
-            g = grad.double()  # small rounding errors make other bases, and so other steps
+            g = grad.double()
             products = torch.tensordot(g, g, dims=[others, others])  # g·gᵀ of a matrix
             moment = beta * state.get(f"products_{dim}", 0) + (1 - beta) * products
             state[f"products_{dim}"] = moment.to(grad.dtype)
+            moment = state[f"products_{dim}"].double()
             if t == 0:
                 basis = torch.linalg.eigh(moment).eigenvectors.flip(1)
                 state[f"basis_{dim}"] = basis.to(grad.dtype)
@@ -93,7 +95,10 @@ class SOAP(UpdateRule):
                 basis = state[f"basis_{dim}"].double()
                 order = (basis.mT @ moment @ basis).diagonal().argsort(descending=True)
                 state["second_moment"] = state["second_moment"].index_select(dim, order)
-                state[f"basis_{dim}"] = torch.linalg.qr(moment @ basis[:, order]).Q.to(grad.dtype)
+                basis = basis[:, order]
+                # Directions without any gradient keep their axes, which would be rounding errors.
+                columns = moment @ basis + 1e-12 * moment.trace() * basis
+                state[f"basis_{dim}"] = torch.linalg.qr(columns).Q.to(grad.dtype)
 
 
 def turned(tensor: Tensor, bases: dict[int, Tensor]) -> Tensor:
