@@ -311,6 +311,10 @@ def test_the_figure_marks_best_rates_and_divergence():
     assert figure._supxlabel.get_text() == (
         "5 seeds (0 to 4), batch size 32, right: means of 4 steps, at the best rates"
     )
+    for sweep in sweeps.values():
+        sweep.runs.steps_per_epoch = 1  # of full batches
+    caption = script.draw(sweeps)._supxlabel.get_text()
+    assert caption.endswith("batch size 32, right: at the best rates")
 
 
 def test_what_is_trained_one_by_one_is_said(workdir, capsys):
