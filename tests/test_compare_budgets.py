@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lab.command_line.spaces import parse_spaces
 from lab.command_line.specs import parse_optimizer
+from lab.outcome import Outcome
 from lab.training.trials import Trial, Trials
 
 import pytest
@@ -189,10 +190,10 @@ def test_eight_tasks_are_enough_for_a_test_over_them():
     assert "signed-rank" not in conclusions(few, SPACES)[0]
 
 
-def said_of(log_loss):
+def said_of(log_loss, n_trials=64):
     """Return what is said of trials whose log-loss is such a function of the places in a space."""
     spaces = parse_spaces(["A=SGD(lr=log(1, 2), weight_decay=0 or log(1e-5, 3))"])
-    places = torch.quasirandom.SobolEngine(2, scramble=True, seed=1).draw(64).double()
+    places = torch.quasirandom.SobolEngine(2, scramble=True, seed=1).draw(n_trials).double()
     trials = [Trial(f"{k}", "", None, place=tuple(p)) for k, p in enumerate(places.tolist())]
     losses = log_loss(*places.T).exp().unsqueeze(1).repeat(1, 2)
     return conclusions({Place("t", "A"): Trials(trials, [0, 1], losses, losses)}, spaces)
@@ -202,6 +203,13 @@ def test_what_mattered_is_said_of_a_known_function():
     (sentence,) = [said for said in said_of(lambda x, y: 3 * x - 4 * y) if "explains" in said]
     (decay, lr) = map(int, re.search(r"A: weight_decay (\d+)%, lr (\d+)%", sentence).groups())
     assert (decay, lr) == (pytest.approx(64, abs=9), pytest.approx(36, abs=9))
+
+
+def test_of_one_dimension_or_of_few_trials_nothing_is_said_to_matter():
+    results = {Place("x", "A"): made_up(torch.linspace(1, 2, 32).tolist())}
+    one = conclusions(results, parse_spaces(["A=SGD(lr=log(1, 2))"]))
+    for said, n in ((one, 0), (said_of(lambda x, y: x, 15), 0), (said_of(lambda x, y: x, 16), 1)):
+        assert " ".join(said).count("alone explains") == n
 
 
 def test_a_space_that_is_too_narrow_is_said_to_be():
@@ -269,6 +277,12 @@ def test_the_figure_has_a_panel_a_task_and_one_over_all():
     untuned = [line.get_ydata()[0] for line in means.lines if len(line.get_xdata()) == 1]
     assert untuned == pytest.approx([128**0.5, 6])
     assert [text.get_text() for text in figure.legends[0].texts] == ["A", "B", *KEYS]
+    assert [axes.get_xticks().tolist() for axes in figure.axes] == [[1, 2]] * 3
+
+
+def test_a_figure_of_nothing_is_empty():
+    (axes,) = draw({Place("x", "A"): Outcome(error=ValueError("no"))}).axes
+    assert not axes.lines
 
 
 def test_losses_that_are_not_above_zero_are_drawn_as_they_are():
