@@ -172,6 +172,23 @@ def test_what_is_no_spec_takes_every_rate():
         torch.testing.assert_close(runs["it"].path, expected)
 
 
+def test_a_rate_that_is_in_no_group_is_taken_one_by_one():
+    class KeepsIt(torch.optim.SGD):
+        def __init__(self, params, lr=0.1):
+            super().__init__(params, lr)
+            self.lr = lr
+
+        def step(self, closure):
+            closure()
+            for group in self.param_groups:
+                for param in group["params"]:
+                    param.data -= self.lr * param.grad
+
+    paths = paths_at(VALLEY.formula, VALLEY.start, KeepsIt, torch.zeros(3, 2), [0.1, 0.3])
+    for k, lr in enumerate((0.1, 0.3)):
+        torch.testing.assert_close(paths[:, k], plain_path(partial(torch.optim.SGD, lr=lr), 3))
+
+
 # ---------------------------------------------------------------- tuning
 
 
