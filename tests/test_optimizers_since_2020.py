@@ -17,7 +17,7 @@ import pytest
 import pytorch_optimizer
 import schedulefree
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytorch_optimizer.optimizer import soap
 from steps import assert_same_steps, default_dtype, run_steps, walk
@@ -263,14 +263,15 @@ def test_each_option_is_drawn_and_means_something(name):
 
 
 @settings(max_examples=6)
+@example(options={"precondition_frequency": 1}, shape=(4, 3), seed=0)
 @given(
     options=st.fixed_dictionaries({}, optional=OPTIONS["SOAP"]),
     shape=st.sampled_from([(4, 3), (3, 4), (2, 3, 2), (3,)]),
     seed=st.integers(0, 9),
 )
 def test_soaps_later_bases_are_the_references(options, shape, seed):
-    if options.get("precondition_frequency") == 1:
-        options["precondition_frequency"] = 2
+    if shape == (3,) and options.get("precondition_frequency") == 1:
+        options["precondition_frequency"] = 2  # after two gradients, products have no third axis
     gradients, start = some_matrices(25, *shape, seed=seed), some_matrices(*shape, seed=seed + 1)
     ours, reference = (
         matrix_walk(partial(make, **options), gradients, start)
