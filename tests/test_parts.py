@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from lab.command_line.spaces import parse_space
-from lab.command_line.specs import parse_optimizer, parse_optimizers
+from lab.command_line.specs import TORCH_CLASSES, parse_optimizer, parse_optimizers
 from lab.outcome import no_progress
 from lab.training.adapt import make_for
 from lab.training.keep import name_of_code
@@ -164,6 +164,21 @@ def test_the_rules_of_both_are_known():
     assert [type(rule) for rule in rules] == [optimizers.Muon, optimizers.AdamW]
     first, _ = pair_of(net)
     assert rules_of(Parts(first, torch.optim.LBFGS([net.layers[2].bias]))) == []
+
+
+@pytest.mark.parametrize("name", [*TORCH_CLASSES])
+def test_each_class_of_torch_has_its_rule_but_lbfgs(name):
+    make = TORCH_CLASSES[name]
+    rules = rules_of(make([nn.Parameter(torch.ones(2, 2))], lr=0.5))
+    assert [type(rule).__name__ for rule in rules] == ([] if name == "LBFGS" else [name])
+    assert all(rule.param_groups[0]["lr"] == 0.5 for rule in rules)
+
+
+def test_another_class_of_the_same_name_has_none():
+    class Adafactor(torch.optim.SGD):
+        pass
+
+    assert rules_of(Adafactor([nn.Parameter(torch.ones(2, 2))], lr=0.5)) == []
 
 
 def test_a_training_is_that_of_a_textbook():

@@ -99,9 +99,7 @@ def rules_of(optimizer: Optimizer) -> list[UpdateRule]:
         rules = [rules_of(part) for part in optimizer.parts]
         return rules[0] + rules[1] if all(rules) else []
     if f"{type(optimizer).__module__}.".startswith("torch.optim."):
-        make: Any = getattr(optimizers, type(optimizer).__name__, None)
-        if make is None:
-            return []
+        make: Any = getattr(optimizers, type(optimizer).__name__)
         optimizer = make([dict(group) for group in optimizer.param_groups])
     as_written = inspect.unwrap(type(optimizer).step) is inspect.unwrap(UpdateRule.step)
     return [optimizer] if isinstance(optimizer, UpdateRule) and as_written else []
