@@ -5,6 +5,7 @@ from dataclasses import replace
 from lab.command_line.specs import parse_optimizer
 from lab.outcome import no_progress
 from lab.training import mapped
+from lab.training.mapped import ways
 from lab.training.proof import Unlike
 from lab.training.stack import train_stack
 from lab.training.train import IN_TURN, train_all, train_in_turn
@@ -48,6 +49,32 @@ def test_what_sees_a_matrix_trains_in_a_stack_of_itself(name):
     assert runs.stacked
     where = ["Muon moves layers.0.weight; AdamW moves the rest"]
     assert runs.remarks == (where if "|" in name else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, [True]) for name in ("Adafactor", "optimizers.SOAP", "Muon | AdamW")),
+        *((name, [False, True]) for name in ("optimizers.Lion", "SGD", "AdamW(lr=0.5)", "Muon")),
+        ("LBFGS", [False]),
+    ],
+)
+def test_elements_of_a_stack_are_one_parameter_where_the_rule_sees_each_alone(name, expected):
+    """SOAP would take the eigenvectors of a matrix of all parameters of a net."""
+    assert ways(parse_optimizer(name)) == expected
+
+
+def test_finding_the_way_draws_no_random_numbers():
+    class Noisy(UpdateRule):
+        def __init__(self, params, lr=0.1):
+            super().__init__(params, {"lr": lr})
+
+        def update(self, param, grad, state, group):
+            param -= group["lr"] * (grad + torch.randn(grad.shape))
+
+    before = torch.get_rng_state()
+    ways(Noisy)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # ---------------------------------------------------------------- rules as students write them

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import accumulate, groupby, pairwise
 from typing import Literal, TypeAlias
 
-from lab.training.adapt import MakeOptimizer, set_mode
+from lab.training.adapt import MakeOptimizer, make, set_mode
 from lab.training.parts import rules_of
 from lab.training.proof import Unlike
 from lab.training.runs import Training
@@ -80,6 +80,34 @@ class Mapped(Optimizer):
         for bunch in self.bunches:
             for rule in bunch.rules:
                 set_mode(rule, mode)
+
+
+def ways(make_optimizer: MakeOptimizer) -> list[bool]:
+    """Return whether to map an optimizer's rule over the nets of a stack, in the order to try.
+
+    A rule that treats each element for itself moves two parameters as one that holds the elements
+    of both. It may take a stack's as one, which is quicker. Others would take that for a matrix.
+    """
+    start, *grads = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double()
+    ends: list[Tensor] = []
+    for parts in ([start[:4].view(2, 2), start[4:]], [start]):
+        params: list[Tensor] = [nn.Parameter(part.clone()) for part in parts]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                optimizer = make(make_optimizer, params, 0.01)
+                if not rules_of(optimizer):
+                    return [False]
+                set_mode(optimizer, "train")
+                for grad in grads:
+                    own = grad.split([param.numel() for param in params])
+                    for param, values in zip(params, own, strict=True):
+                        param.grad = values.view_as(param)
+                    optimizer.step()
+        except Exception:  # it does not take these
+            return [True] if ends else [False, True]
+        ends.append(torch.cat([param.detach().flatten() for param in params]))
+    is_alike = torch.allclose(ends[0], ends[1], rtol=1e-9)
+    return [False, True] if is_alike else [True]
 
 
 def without_lr(group: Group) -> Group:

@@ -12,6 +12,7 @@ from lab.training.compiled import NOT_COMPILED, give_up, is_worth_compiling
 from lab.training.datasets import IMPORTABLE, is_of_workers, loader_of
 from lab.training.evaluation import loss_over
 from lab.training.machine import threads_for_work
+from lab.training.mapped import ways
 from lab.training.proof import Unlike
 from lab.training.runs import (
     MOVED_NOTHING,
@@ -109,7 +110,7 @@ def try_stack(
     """
     reason = ""
     code = [True, False] if is_worth_compiling(task, trainings) else [False]
-    for compiled, is_mapped in product(code, [False, True]):
+    for compiled, is_mapped in product(code, ways(make_optimizer)):
         try:
             with as_exceptions():
                 runs = train_stacks(
