@@ -20,6 +20,7 @@ from conftest import SMALL, small_data
 from torch.nn.functional import l1_loss, mse_loss
 from torch.utils.data import TensorDataset
 
+import optimizers
 from tasks import Task
 
 TRAINING = Training(4, *small_data(4))
@@ -111,6 +112,12 @@ def test_a_rate_is_swept_as_an_argument_and_moved_in_the_groups():
     take_a_step(SMALL, TRAINING, scheduled)
     with pytest.raises(UnusableError, match="which its steps do not use"):
         take_a_step(SMALL, TRAINING, replace(scheduled, optimizer_class=KeepsIt))
+
+
+def test_a_rate_that_is_named_is_not_swept(monkeypatch):
+    monkeypatch.setattr(optimizers, "KeepsIt", KeepsIt, raising=False)
+    for text in ("optimizers.KeepsIt(lr=0.1)", "Muon(lr=0.02) | AdamW(lr=0.003)"):
+        take_a_step(SMALL, replace(TRAINING, lr=0.1), parse_optimizer(text))
 
 
 def test_labels_without_a_score_are_named():

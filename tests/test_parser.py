@@ -98,6 +98,7 @@ def test_the_help_shows_the_ten_options_that_most_need_and_all_if_asked(module, 
         ("--optim Adam", "did you mean --optimizers?"),
         ("--colour red", "; --help all lists the options"),
         ("Adam SGD", "; optimizers are named after --optimizers, as --optimizers Adam"),
+        ("Muon|AdamW", '; optimizers are named after --optimizers, as --optimizers "Muon|AdamW"'),
     ],
 )
 def test_words_that_no_option_takes_are_told_where_they_belong(words, hint, workdir, capsys):

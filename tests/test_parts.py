@@ -11,7 +11,7 @@ from lab.outcome import no_progress
 from lab.training.adapt import make_for
 from lab.training.keep import name_of_code
 from lab.training.parts import Parts, hidden_matrices, rules_of
-from lab.training.train import train_in_turn
+from lab.training.train import train_all, train_in_turn
 
 import pytest
 import torch
@@ -66,6 +66,15 @@ def test_hidden_matrices_are_neither_embeddings_nor_the_head(make_net, hidden):
     net = make_net()
     names = [name for name, _ in net.named_parameters()]
     assert [names[k] for k in hidden_matrices(net)] == hidden
+
+
+def test_what_is_frozen_is_moved_by_neither():
+    net = mlp(2, 4, 4, 3)
+    net[0].weight.requires_grad_(False)
+    assert "Muon moves 2.weight; AdamW" in parse_optimizer(PAIR).where(net)
+    net[2].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="no weight matrix of a hidden layer"):
+        make_for(parse_optimizer(PAIR), net)
 
 
 # ---------------------------------------------------------------- one optimizer to the outside
@@ -181,6 +190,15 @@ def test_another_class_of_the_same_name_has_none():
     assert rules_of(Adafactor([nn.Parameter(torch.ones(2, 2))], lr=0.5)) == []
 
 
+def test_it_trains_in_turn_unless_both_are_written_out(monkeypatch):
+    monkeypatch.setattr(optimizers, "Own", type("Own", (torch.optim.SGD,), {}), raising=False)
+    runs = train_all(
+        QUICK, small_trainings(seeds=range(4)), parse_optimizer("Muon | optimizers.Own")
+    )
+    assert not runs.stacked
+    assert "alone (not both parts are an UpdateRule)" in runs.remarks[0]
+
+
 def test_a_training_is_that_of_a_textbook():
     spec, (training,) = parse_optimizer(PAIR), small_trainings(seeds=[3])
     runs = train_in_turn(SMALL, [training], spec, no_progress)
@@ -220,9 +238,13 @@ def test_its_call_parses_back_and_it_is_pickled_by_name(text):
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
-def rates_at(text, lr):
+def groups_at(text, lr):
     (spec,) = parse_optimizers([text], sweeping=True).values()
-    return [group["lr"] for group in make_for(spec, net_of(), lr).param_groups]
+    return make_for(spec, net_of(), lr).param_groups
+
+
+def rates_at(text, lr):
+    return [group["lr"] for group in groups_at(text, lr)]
 
 
 def test_in_a_sweep_a_ratio_of_rates_is_kept_or_the_second_ones_own():
@@ -241,6 +263,12 @@ def test_outside_a_sweep_both_rates_are_as_named():
     ("text", "words"),
     [
         ("Muon | AdamW | SGD", "more than two parts"),
+        ("Muon | (AdamW | SGD)", "more than two parts"),
+        ("Muon | X=AdamW", "a label stands before both"),
+        ("Muon || AdamW", "with one bar"),
+        ("Muon & AdamW", "with one bar"),
+        ("Muon | LBFGS", "LBFGS calls its closure itself"),
+        ("optimizers.LBFGS | AdamW", "LBFGS calls its closure itself"),
         ("Muon + StepLR(step_size=1) | AdamW", "write the schedule at the end"),
         ("Muon | ", "not of the form"),
         ("Muon(lrr=1) | AdamW", "did you mean lr"),
@@ -254,9 +282,38 @@ def test_wrong_words_are_named(text, words):
         parse_optimizers([text])
 
 
-def test_a_sweep_wants_both_rates_or_none():
-    with pytest.raises(ValueError, match="name both or none"):
-        parse_optimizers(["Muon(lr=0.1) | AdamW"], sweeping=True)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Muon(lr=0.1) | AdamW", "name both or none"),
+        ("Muon(lr='a') | AdamW(lr=0.1)", "name both or none"),
+        ("Muon | AdamW + OneCycleLR(max_lr=1, total_steps=9)", "a schedule .* compare_optimizers"),
+    ],
+)
+def test_a_sweep_wants_both_rates_or_none(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_optimizers([text], sweeping=True)
+
+
+def test_in_a_sweep_its_call_has_the_ratio():
+    texts = "Muon(lr=0.02) | AdamW(lr=0.005)", "Muon(lr=1.0) | AdamW(lr=0.25)"
+    specs = [parse_optimizers([text], sweeping=True) for text in texts]
+    assert [spec.call for (spec,) in map(dict.values, specs)] == [texts[1]] * 2
+
+
+class Signs(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self):
+        for param in self.param_groups[0]["params"]:
+            param.data -= 0.01 * param.grad.sign()
+
+
+def test_in_a_sweep_the_second_may_have_no_lr(monkeypatch):
+    monkeypatch.setattr(optimizers, "Signs", Signs, raising=False)
+    groups = groups_at("Muon | optimizers.Signs", 0.4)
+    assert [group.get("lr") for group in groups] == [0.4, None]
 
 
 def test_what_is_kept_is_kept_under_a_name_of_both():
@@ -276,6 +333,7 @@ def test_a_space_may_have_two_parts():
     assert "| AdamW(lr=0.003)" in trial.written
     with pytest.raises(ValueError, match="literal"):
         parse_space("Muon | AdamW(lr=log(1e-3, 1))")
+    assert parse_space("M=Muon|AdamW").ranges == parse_space("Muon | AdamW").ranges
 
 
 def test_today_is_the_list_of_settings_each_with_a_rate_to_sweep():

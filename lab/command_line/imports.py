@@ -49,6 +49,8 @@ def hint_at_form(text: str) -> str:
         return f"; leave out the commas: {' '.join(re.findall('[^ ,]+', bare))}"
     if hint := hint_at_file(text.partition("(")[0].rpartition("=")[2].strip()):
         return hint
+    if "|" in bare or "&" in bare:
+        return '; two as one are in quotes, with one bar, as "Muon | AdamW"'
     if "+" in bare:
         return '; put a sum in quotes, as "Adam + StepLR(step_size=4)"'
     return '; put what has brackets in quotes, as "Adam(lr=0.1)"'

@@ -116,7 +116,8 @@ class Parser(OneLineParser):
                 hint = hint.replace("mean ", "mean --").replace(" or ", " or --")
                 return hint if "did you mean" in hint else "; --help all lists the options"
         if "--optimizers" in options:
-            return f"; optimizers are named after --optimizers, as --optimizers {unknown[0]}"
+            word = unknown[0] if unknown[0].isalnum() else f'"{unknown[0]}"'
+            return f"; optimizers are named after --optimizers, as --optimizers {word}"
         return "; each word needs an option before it: --help lists them"
 
     def format_help(self, everything: bool = False) -> str:

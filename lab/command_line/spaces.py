@@ -242,7 +242,7 @@ def parse_space(text: str) -> Space:
     after `|` has no ranges.
     """
     label, source = split_label(text)
-    call = (SPACES | YOUNG).get(source, source)
+    call = (SPACES | YOUNG).get(" | ".join(split_at(ast.BitOr, source, text)), source)
     *before, last = split_at(ast.BitOr, call, text)
     last, *terms = split_at(ast.Add, last, text)
     first = before[0] if before else last

@@ -25,6 +25,7 @@ from lab.outcome import nearest
 from lab.training.adapt import lr_keyword, make
 from lab.training.checks import UnusableError
 from lab.training.parts import Parts, hidden_matrices
+from lab.training.proof import Unlike
 from lab.training.rotation import turned_task
 from lab.training.schedules import LR_KEYWORDS, SchedulerSpec, set_the_lr
 
@@ -143,7 +144,8 @@ class PartedSpec(Spec):
         of_first: list[Tensor] = []
         of_second: list[Tensor] = []
         for number, param in enumerate(params):
-            assert isinstance(param, Tensor)
+            if not isinstance(param, Tensor):
+                raise Unlike("not both parts are an UpdateRule")
             is_hidden = param.ndim == 2 if self.hidden is None else number in self.hidden
             (of_first if is_hidden else of_second).append(param)
         if not of_first or not of_second:
@@ -165,7 +167,8 @@ class PartedSpec(Spec):
 
     @property
     def call(self) -> str:
-        both = f"{self.first.call} | {self.second.call}"
+        spec = self if self.ratio is None else self.with_lr(1.0)  # so that the ratio shows
+        both = f"{spec.first.call} | {spec.second.call}"
         return " + ".join([both, *(written(s.name, s.keywords) for s in self.schedulers)])
 
     @property
@@ -174,7 +177,9 @@ class PartedSpec(Spec):
 
     def with_lr(self, lr: float) -> "PartedSpec":
         """Return the same with this learning rate for both, unless one names its own."""
-        second = self.second.with_lr(lr if self.ratio is None else self.ratio * lr)
+        second = self.second
+        if lr_keyword(second):
+            second = second.with_lr(lr if self.ratio is None else self.ratio * lr)
         return replace(self, keywords=self.first.with_lr(lr).keywords, second=second)
 
     def to_sweep(self) -> "PartedSpec":
@@ -184,7 +189,7 @@ class PartedSpec(Spec):
             keywords.pop(lr_keyword(spec) or "lr", None)
             for spec, keywords in ((self.first, first), (self.second, second))
         )
-        if lr is None or of_second is None:
+        if not (isinstance(lr, int | float) and isinstance(of_second, int | float)):
             return self
         bare = replace(self.second, keywords=second)
         return replace(self, keywords=first, second=bare, ratio=of_second / lr)
@@ -234,14 +239,10 @@ def parse_optimizers(
         if spec.label in specs:
             raise ValueError(f"two optimizers are labelled {spec.label!r}; write LABEL={text}")
         if sweeping and spec.has_own_lr:
-            names = (
-                "names its own lr"
-                if lr_keyword(spec) in spec.keywords
-                else "has a schedule that sets its lr"
-            )
-            hint = "try it in compare_optimizers.py"
-            if isinstance(spec, PartedSpec):
-                hint = "name both or none"
+            names, hint = "has a schedule that sets its lr", "try it in compare_optimizers.py"
+            if lr_keyword(spec) in spec.keywords:
+                names = "names its own lr"
+                hint = "name both or none" if isinstance(spec, PartedSpec) else hint
             raise ValueError(f"{spec.label!r} {names}, but here every rate is tried; {hint}")
         specs[spec.label] = spec
     return specs
@@ -294,12 +295,16 @@ def parted(
     label: str, first: Spec, others: Sequence[str], text: str, lr: float | None = None
 ) -> PartedSpec:
     """Return what `FIRST | SECOND + SCHEDULE` names, with the `others` still to be parsed."""
-    if len(others) > 1:
+    second = parse_optimizer(others[0], lr)
+    if len(others) > 1 or isinstance(second, PartedSpec):
         raise ValueError(f"{text!r} has more than two parts: hidden matrices | all the rest")
     if first.schedulers:
         raise ValueError(f"{text!r}: write the schedule at the end, where it moves both")
-    second = parse_optimizer(others[0], lr)
     check_keywords(second)
+    for spec in (first, second):
+        closure = parameters_of(spec.optimizer_class.step).get("closure")
+        if closure and closure.default is closure.empty:
+            raise ValueError(f"{text!r}: {spec.name} calls its closure itself: name it alone")
     bare = replace(second, label=second.name, schedulers=())
     return _find_parted(replace(first, label=label), bare, second.schedulers)
 
@@ -366,6 +371,8 @@ def split_label(text: str) -> tuple[str, str]:
     label, source = (before.strip(), after.strip()) if has_label else (text.strip(), text.strip())
     if not label or not label.isprintable():
         raise ValueError(f"{text!r} has no printable label")
+    if label.count("|") > source.count("|"):
+        raise ValueError(f"{text!r}: a label stands before both parts, as LABEL=A | B")
     return label, source
 
 

@@ -256,7 +256,8 @@ def take_a_step(task: Task, training: Training, make_optimizer: MakeOptimizer) -
 
     Then run its schedule to the end: it may be too short.
     """
-    if training.lr is not None and not (
+    names_its_lr = getattr(make_optimizer, "has_own_lr", False)
+    if not (training.lr is None or names_its_lr) and not (
         lr_keyword(make_optimizer) and depends_on_lr(make_optimizer)
     ):
         raise UnusableError(

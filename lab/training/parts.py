@@ -76,8 +76,8 @@ class Parts(Optimizer):
 def hidden_matrices(net: nn.Module) -> list[int]:
     """Return which of the net's parameters are weight matrices of hidden layers.
 
-    All matrices are, but those of embeddings and that of the last layer, the head: as K. Jordan has
-    it in "Muon: An optimizer for hidden layers in neural networks", 2024.
+    All matrices are that are trained, but those of embeddings and that of the last layer, the head:
+    as K. Jordan has it in "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
     embeddings = [
         module.weight
@@ -87,7 +87,11 @@ def hidden_matrices(net: nn.Module) -> list[int]:
     # A head that is an embedding, too, stands twice: here its second place counts.
     weights = [p for _, p in net.named_parameters(remove_duplicate=False) if p.ndim > 1]
     apart = {id(param) for param in [*embeddings, *weights[-1:]]}
-    return [k for k, p in enumerate(net.parameters()) if p.ndim == 2 and id(p) not in apart]
+    return [
+        k
+        for k, p in enumerate(net.parameters())
+        if p.ndim == 2 and p.requires_grad and id(p) not in apart
+    ]
 
 
 def rules_of(optimizer: Optimizer) -> list[UpdateRule]:
