@@ -372,6 +372,18 @@ def test_a_net_without_such_matrices_is_refused_in_a_line(script, words, workdir
     assert line.endswith("there is no weight matrix of a hidden layer for Muon")
 
 
+def test_which_of_several_tasks_has_none_is_said(workdir, capsys):
+    words = [*FAST, "--tasks", "parabola", "scales", "--optimizers", "Muon | AdamW"]
+    with pytest.raises(SystemExit):
+        compare_tasks.main(words)
+    assert "error: task scales: Muon() | AdamW(): there is no" in capsys.readouterr().err
+
+
+def test_two_of_one_name_are_told_apart():
+    said = parse_optimizer("SGD | Momentum").where(net_of())
+    assert said == "the first moves layers.0.weight; the second moves the rest"
+
+
 def test_of_all_tasks_those_are_left_out(workdir, capsys, monkeypatch):
     flat = replace(QUICK, make_net=partial(nn.Linear, 1, 1))
     for module in ("specs", "tasks"):

@@ -160,7 +160,9 @@ class PartedSpec(Spec):
         """Return in words which of a net's parameters go where."""
         hidden = hidden_matrices(net)
         names = [name for k, (name, _) in enumerate(net.named_parameters()) if k in hidden]
-        return f"{self.name} moves {', '.join(names)}; {self.second.name} moves the rest"
+        both = self.name, self.second.name
+        first, second = both if both[0] != both[1] else ("the first", "the second")
+        return f"{first} moves {', '.join(names)}; {second} moves the rest"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _find_parted, (self.first, self.second, self.schedulers, self.ratio, self.hidden)

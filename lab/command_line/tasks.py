@@ -117,7 +117,7 @@ def those_that_pass(
             check(task, training)
         except ValueError as error:
             if name in options.tasks or (not passed and name == [*tasks][-1]):
-                raise
+                raise ValueError(f"task {name}: {error}") from error
             print(f"left out: task {name}: {error}", file=sys.stderr)
         else:
             passed[name] = task, training
