@@ -160,6 +160,47 @@ def zipf(seed: int, samples: int = 1000, classes: int = 100, features: int = 100
     return two_draws(seed, draw)
 
 
+def matrix(
+    seed: int, samples: int = 1000, features: int = 16, decades: float = 2.0, turned: bool = True
+) -> Datasets:
+    """x (samples, features), mixtures of sources, and y, these sources with noise of deviation 0.1.
+
+    x is the sources times a matrix whose singular values span so many decades around 1. Its
+    singular directions lie across all features, the same for every seed. If not `turned`, it is
+    diagonal: each feature is one source, of a scale of its own.
+    """
+    axes = torch.eye(features)
+    if turned:
+        axes = torch.linalg.qr(torch.randn(axes.shape, generator=Generator().manual_seed(0))).Q
+    mixing = axes.T * torch.logspace(-decades / 2, decades / 2, features) @ axes
+
+    def draw(generator: Generator) -> tuple[Tensor, Tensor]:
+        sources = torch.randn(samples, features, generator=generator)
+        return sources @ mixing, sources + 0.1 * torch.randn(sources.shape, generator=generator)
+
+    return two_draws(seed, draw)
+
+
+def lookup(
+    seed: int, samples: int = 2000, pairs: int = 4, keys: int = 8, values: int = 8
+) -> Datasets:
+    """x (samples, pairs + 1), tokens, and y (samples,), the value that the last of them asks for.
+
+    The others are pairs: keys + keys·value + key says that this key has this value, in this row. No
+    key comes twice there. The last token is one of the row's keys, alone.
+    """
+
+    def draw(generator: Generator) -> tuple[Tensor, Tensor]:
+        key = torch.rand(samples, keys, generator=generator).argsort(1)[:, :pairs]
+        value = torch.randint(values, key.shape, generator=generator)
+        asked = torch.randint(pairs, (samples,), generator=generator)
+        rows = torch.arange(samples)
+        x = torch.cat([keys + keys * value + key, key[rows, asked].unsqueeze(1)], 1)
+        return x, value[rows, asked]
+
+    return two_draws(seed, draw)
+
+
 def terrain(seed: int, samples: int = 2000) -> Datasets:
     """x (samples, 2), places on a map from -1 to 1, and the height y (samples, 1) of the mountain.
 

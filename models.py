@@ -66,3 +66,25 @@ class NextLetter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.predict(self.hidden(self.embed(x).flatten(1)).tanh())
+
+
+class Attention(nn.Module):
+    """Attention of one head: the last token asks, and those before it answer as far as they fit.
+
+    Vaswani et al., "Attention is all you need", arXiv:1706.03762. Maps tokens (batch, length) to
+    scores (batch, n_outputs).
+    """
+
+    def __init__(self, n_tokens: int = 72, width: int = 16, n_outputs: int = 8):
+        super().__init__()
+        self.embed = nn.Embedding(n_tokens, width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.predict = nn.Linear(width, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x)
+        others, last = tokens[:, :-1], tokens[:, -1:]
+        scores = self.query(last) @ self.key(others).mT / tokens.shape[-1] ** 0.5
+        return self.predict((scores.softmax(-1) @ self.value(others)).squeeze(1))

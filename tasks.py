@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import data
-from models import BagOfWords, Net, NextLetter, mlp
+from models import Attention, BagOfWords, Net, NextLetter, mlp
 
 Loss: TypeAlias = Callable[[Any, Tensor], Tensor]  # of outputs, as the net gives them, and targets
 
@@ -179,4 +179,29 @@ zipf = Task(
     lesson="Most classes are rare. Adam learns those by heart, SGD the common ones alone.",
     source="Kunstner et al., Heavy-tailed class imbalance and why Adam outperforms gradient "
     "descent on language models, arXiv:2402.19449",
+)
+
+# A badly conditioned matrix. It is by itself, as it is there for optimizers that see matrices:
+# --task tasks.matrix; docs/why.md has what they make of it, and of "tasks.matrix(turned=False)".
+matrix = Task(
+    data.matrix,
+    partial(mlp, 16, 16, 16, activation=nn.Identity),
+    mse_loss,
+    epochs=12,
+    batch_size=32,
+    target=0.1,
+    lesson="Weak directions lie across all features. SOAP and Muon find them, and Adam does not.",
+    source="Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, arXiv:2409.11321",
+)
+
+# Attention, by itself for the same reason: --task tasks.lookup.
+lookup = Task(
+    data.lookup,
+    Attention,
+    cross_entropy,
+    epochs=5,
+    batch_size=32,
+    target=0.1,
+    lesson="Attention has to match keys. SOAP and Muon, for its matrices, get it sooner than Adam.",
+    source="Ba et al., Using fast weights to attend to the recent past, arXiv:1610.06258",
 )

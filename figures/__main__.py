@@ -36,6 +36,8 @@ FIGURES = {
     "surfaces.png": "python compare_paths.py --surface all",
     "planes.png": "python compare_paths.py --task spirals --lr 0.1 --plane RMSprop Adam",
     "compare_axes.png": "python compare_axes.py --tasks scales spirals deep parabola",
+    "matrix.png": 'python compare_axes.py --tasks "tasks.matrix(turned=False)" tasks.matrix'
+    ' --optimizers "SGD()" "Adam()" "Muon | AdamW" optimizers.SOAP',
     "compare_classes.png": "python compare_classes.py",
     "compare_sharpness.png": 'python compare_sharpness.py --task sine --optimizers SGD "Adam()"'
     " --lr-range 0.025 0.2 --lr-count 4",

@@ -5,6 +5,7 @@ from functools import partial
 
 from lab.command_line.specs import parse_optimizer
 from lab.training.checks import check_task
+from lab.training.rotation import turned_task
 from lab.training.runs import trainings_of
 from lab.training.sweeps import Sweep
 from lab.training.train import train_all
@@ -12,13 +13,15 @@ from lab.training.train import train_all
 import pytest
 import torch
 from conftest import textbook_training
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 import compare_optimizers
+import data
 from data import make_loader
-from tasks import TASKS, sparse_words
+from tasks import TASKS, lookup, matrix, sparse_words
 from training import train
 
+DIAGONAL = replace(matrix, make_data=partial(data.matrix, turned=False))
 OTHERS = [name for name in TASKS if name != "parabola"]  # that one is tested as the tutorial's
 
 
@@ -101,6 +104,52 @@ def test_what_is_held_out_of_real_data_is_no_sample_of_the_training_set(name):
         assert len(torch.cat(rows).unique(dim=0)) == 3000
 
 
+@pytest.mark.parametrize("task", [matrix, DIAGONAL])
+def test_sources_are_mixed_by_one_badly_conditioned_matrix(task):
+    inverses = []
+    for dataset in (*task.make_data(1, samples=20_000), task.make_data(2, samples=20_000)[0]):
+        x, y = dataset.tensors
+        inverse = torch.linalg.lstsq(x, y).solution  # which the net has to learn
+        assert (y - x @ inverse).std() == pytest.approx(0.1, rel=0.02)
+        scales = torch.linalg.svdvals(inverse)
+        torch.testing.assert_close(scales, torch.logspace(1, -1, 16), rtol=0.02, atol=0)
+        inverses.append(inverse)
+        assert y.std(0).sub(1.005).abs().max() < 0.03  # no source is larger than another
+    torch.testing.assert_close(inverses[0], inverses[1], rtol=0, atol=0.1)
+    torch.testing.assert_close(inverses[0], inverses[2], rtol=0, atol=0.1)
+    across = inverses[0].fill_diagonal_(0).norm() / scales.norm()
+    assert across > 0.5 if task is matrix else across < 0.02
+
+
+def test_the_last_token_asks_for_a_value_that_stands_in_the_row():
+    x, y = data.lookup(1, pairs=3, keys=5, values=7)[0].tensors
+    places = []
+    for *pairs, asked, value in torch.cat([x, y.unsqueeze(1)], 1).tolist():
+        found = {(pair - 5) % 5: (pair - 5) // 5 for pair in pairs}
+        assert min(pairs) >= 5
+        assert len(found) == 3
+        assert found[asked] == value
+        places.append(list(found).index(asked))
+    for drawn, n in ((x[:, -1], 5), (y, 7), (torch.tensor(places), 3)):
+        shares = torch.bincount(drawn, minlength=n) / len(drawn)
+        assert shares.shape == (n,)
+        torch.testing.assert_close(shares, torch.full((n,), 1 / n), rtol=0, atol=0.04)
+
+
+def test_to_look_up_is_attention():
+    net, (x, _) = lookup.make_net(), data.lookup(1)[0][:20]
+    tokens = net.embed(x)
+    query, key, value = (
+        net.query(tokens[:, -1:]),
+        net.key(tokens[:, :-1]),
+        net.value(tokens[:, :-1]),
+    )
+    expected = net.predict(scaled_dot_product_attention(query, key, value))
+    torch.testing.assert_close(net(x), expected.squeeze(1))
+    assert x.max() <= net.embed.num_embeddings - 1 == 71
+    assert net(x).shape == (20, 8)
+
+
 # ---------------------------------------------------------------- lessons
 
 # A few rates about the best one of each, as `compare_learning_rates.py --task NAME` finds it.
@@ -133,6 +182,13 @@ RATES = {
         "Adam": (0.01, 0.0316),
     },
     "prose": {"SGD": (1,), "Adagrad": (0.1,), "RMSprop": (0.01,), "Adam": (0.01,)},
+    "matrix": {
+        "Adam": (0.01, 0.0316), "Muon | AdamW": (0.0316,), "optimizers.SOAP": (0.01, 0.0316),
+    },
+    "lookup": {
+        "Momentum": (0.0316, 0.1), "Adam": (0.01, 0.0316), "Muon | AdamW": (0.01, 0.0316),
+        "optimizers.SOAP | AdamW": (0.01, 0.0316),
+    },
 }  # fmt: skip
 CALLS = {"Momentum": "SGD(momentum=0.9)", "RMSprop": "RMSprop()", "Adam": "Adam()"}
 
@@ -141,8 +197,8 @@ CALLS = {"Momentum": "SGD(momentum=0.9)", "RMSprop": "RMSprop()", "Adam": "Adam(
 def best_of():
     """Return a function that trains a task's optimizers: their sweeps, by default at ten seeds."""
 
-    def train(name, n_seeds=10):
-        task, result = TASKS[name], {}
+    def train(name, n_seeds=10, task=None):
+        task, result = task or TASKS[name], {}
         for label, rates in RATES[name].items():
             trainings = trainings_of(task, range(n_seeds), rates)
             runs = train_all(task, trainings, parse_optimizer(CALLS.get(label, label)))
@@ -209,6 +265,48 @@ def test_a_convex_problem_ends_in_a_tie(best_of):
 def test_rare_words_need_long_steps(best_of):
     losses = held_out(best_of("rare_words"))
     assert losses["SGD"] > 5 * losses["Momentum"] > 25 * losses["Adagrad"]
+
+
+def test_what_sees_a_matrix_finds_weak_directions_that_lie_across_the_features(best_of):
+    losses = held_out(best_of("matrix", n_seeds=3, task=short(matrix, 6)))
+    assert losses["Adam"] > 5 * losses["optimizers.SOAP"]
+    assert losses["Adam"] > 2 * losses["Muon | AdamW"]
+
+
+@pytest.mark.slow
+def test_what_sees_a_matrix_hardly_sees_its_axes_and_adam_does(best_of):
+    losses, diagonal = (held_out(best_of("matrix", task=task)) for task in (matrix, DIAGONAL))
+    assert losses["Adam"] > 8 * losses["optimizers.SOAP"]
+    assert losses["Adam"] > 2 * losses["Muon | AdamW"]
+    assert losses["Adam"] > 10 * diagonal["Adam"]
+    assert diagonal["Adam"] < 0.9 * min(diagonal["Muon | AdamW"], diagonal["optimizers.SOAP"])
+    assert losses["optimizers.SOAP"] == pytest.approx(diagonal["optimizers.SOAP"], rel=0.1)
+    assert losses["Muon | AdamW"] == pytest.approx(diagonal["Muon | AdamW"], rel=0.4)
+
+
+@pytest.mark.slow
+def test_where_all_weights_are_mixed_there_is_no_matrix_to_see(best_of):
+    losses = held_out(best_of("matrix", task=turned_task(matrix, 81)))
+    assert min(losses.values()) > 0.1
+    assert max(losses.values()) < 1.5 * min(losses.values())
+
+
+@pytest.mark.slow
+def test_at_a_falling_rate_muon_comes_down_to_the_noise_and_adam_does_not():
+    losses = {}
+    for text, lr in (("Adam()", 0.1), ("Muon | AdamW", 0.1), ("optimizers.SOAP", 0.0316)):
+        make_optimizer = parse_optimizer(f"{text} + CosineAnnealingLR(T_max=12)")
+        runs = train_all(matrix, trainings_of(matrix, range(10), [lr]), make_optimizer)
+        losses[text] = runs.held_out_losses.median()
+    assert losses["Adam()"] > 8 * losses["Muon | AdamW"]
+    assert max(losses["Muon | AdamW"], losses["optimizers.SOAP"]) < 0.014  # the noise has 0.01
+
+
+@pytest.mark.slow
+def test_keys_are_matched_sooner_by_what_sees_the_matrices_of_attention(best_of):
+    losses = held_out(best_of("lookup", task=lookup))
+    best = max(losses["Muon | AdamW"], losses["optimizers.SOAP | AdamW"])
+    assert losses["Momentum"] > 2 * losses["Adam"] > 6 * best
 
 
 def test_sparse_words_are_rare_words_by_sparse_gradients():
