@@ -282,6 +282,13 @@ def test_wrong_words_are_named(text, words):
         parse_optimizers([text])
 
 
+@pytest.mark.parametrize("name", ["Muon", "optimizers.Muon"])
+def test_who_names_muon_alone_is_told_of_two_parts(name, workdir, capsys):
+    with pytest.raises(SystemExit):
+        compare_optimizers.main([*FAST, "--optimizers", name])
+    assert capsys.readouterr().err.endswith('; let another move the rest: "Muon | AdamW"\n')
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -25,6 +25,7 @@ LR_KEYWORDS = ("lr", "learning_rate", "step_size", "eta")  # as constructors nam
 # How an optimizer steps: by a closure that it calls; after a backward pass, as in most textbooks;
 # or by a closure whose gradients have a graph of their own, for second derivatives.
 Manner: TypeAlias = Literal["closure", "textbook", "graph"]
+KNOWN = "torch.optim.", "optimizers.", "lab."  # whose classes step as torch's own do
 manners: dict[type, Manner] = {}  # of the classes that were tried
 
 
@@ -77,7 +78,7 @@ def make_for(
 
 def is_known(optimizer: Optimizer) -> bool:
     """Tell whether it steps as torch's own do."""
-    return f"{type(optimizer).__module__}.".startswith(("torch.optim.", "optimizers."))
+    return f"{type(optimizer).__module__}.".startswith(KNOWN)
 
 
 def adapted(optimizer: Optimizer, manner: Manner) -> Optimizer:

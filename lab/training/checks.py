@@ -294,7 +294,9 @@ def check_optimizers(optimizers: Mapping[str, M], take_a_step: Callable[[M], obj
             except UnusableError as error:
                 raise ValueError(f"{name}: {error}") from error
             except Exception as error:  # whatever an optimizer may raise
-                raise ValueError(f"{name} does not work here: {describe(error)}") from error
+                is_muon = "Muon(" in name and "|" not in name
+                hint = '; let another move the rest: "Muon | AdamW"' if is_muon else ""
+                raise ValueError(f"{name} does not work here: {describe(error)}{hint}") from error
     finally:
         gc.freeze()
         gc.enable()

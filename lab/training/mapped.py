@@ -193,15 +193,15 @@ def step_of_each(
     ) -> list[State]:
         own = [state | kept for state, kept in zip(states, tensors, strict=True)]
         step_group(params, grads, own, group | lr)
-        others.extend(parted(state)[1] for state in own)
-        return [parted(state)[0] for state in own]
+        others.extend(tensors_and_rest(state)[1] for state in own)
+        return [tensors_and_rest(state)[0] for state in own]
 
-    tensors = vmap(step_of_one)(params, grads, [parted(state)[0] for state in states], lr)
+    tensors = vmap(step_of_one)(params, grads, [tensors_and_rest(state)[0] for state in states], lr)
     for state, kept, rest in zip(states, tensors, others, strict=True):
         state |= kept | rest
 
 
-def parted(state: State) -> tuple[State, State]:
+def tensors_and_rest(state: State) -> tuple[State, State]:
     """Return what of a state is a tensor, and what is not."""
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in state.items() if name not in tensors}
