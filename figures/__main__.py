@@ -29,6 +29,7 @@ FIGURES = {
     "momentum.png": "python compare_learning_rates.py --task scales --batch-size 1000 --epochs 400"
     " --optimizers SGD --over lr momentum --lr-range 0.001 0.1 --lr-count 17",
     "compare_tasks.png": "python compare_tasks.py --judges 160",
+    "today.png": "python compare_tasks.py --optimizers today",
     "compare_budgets.png": "python compare_budgets.py",
     "compare_batch_sizes.png": "python compare_batch_sizes.py",
     "compare_paths.png": "python compare_paths.py",

@@ -7,6 +7,7 @@ from lab.outcome import no_progress
 from lab.training import mapped
 from lab.training.mapped import ways
 from lab.training.proof import Unlike
+from lab.training.runs import trainings_of
 from lab.training.stack import train_stack
 from lab.training.train import IN_TURN, train_all, train_in_turn
 
@@ -15,7 +16,10 @@ import torch
 from conftest import SMALL, assert_like_alone, small_trainings
 
 import optimizers
+from benchmarks import steps
 from optimizers.update_rule import UpdateRule
+from settings import TODAY
+from tasks import TASKS
 
 QUICK = replace(SMALL, epochs=2)
 APART = ["UpdateRule", "SparseAdam", "LBFGS", "Muon"]  # they do not take all parameters of a net
@@ -262,3 +266,27 @@ def test_weights_that_are_moved_roughly_go_on_from_the_stacks(monkeypatch):
     task = replace(SMALL, epochs=12)
     assert train_all(task, small_trainings((0.01, 0.1)), parse_optimizer("Muon | AdamW")).stacked
     assert len(calls) == 12 * 4
+
+
+# ---------------------------------------------------------------- what docs/today.md says
+
+
+@pytest.mark.slow
+def test_on_spirals_soap_and_schedule_free_end_far_below_adam():
+    task, medians = TASKS["spirals"], {}
+    for name, lr in {"Adam": 0.1, "SOAP": 0.0316, "ScheduleFree": 0.1}.items():
+        trainings = trainings_of(task, range(12), [lr])
+        runs = train_all(task, trainings, parse_optimizer(TODAY[name]))
+        medians[name] = runs.held_out_losses.median().item()
+    assert medians["SOAP"] < medians["Adam"] / 3
+    assert medians["ScheduleFree"] < medians["Adam"] / 3
+
+
+@pytest.mark.slow
+def test_what_each_of_today_remembers(capsys):
+    steps.main()
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    state = {name: float(words.split()[-3]) for name, words in lines.items()}
+    assert [*state] == [*TODAY]
+    assert (state["Adam"], state["Lion"], state["AdEMAMix"], state["Prodigy"]) == (2, 1, 3, 4)
+    assert state["SOAP"] > 8
