@@ -260,3 +260,24 @@ def test_a_start_outside_the_window_widens_it():
     below = window_around(VALLEY, (0.0, -7.0))
     assert below[1] == (pytest.approx(-7 - 0.1 * 5), VALLEY.window[1][1])
     assert below[0] == VALLEY.window[0]
+
+
+def test_a_descent_ends_where_all_have_diverged():
+    draws = torch.zeros(50, 2, dtype=torch.float64)
+    steps = list(descend(VALLEY.formula, VALLEY.start, sgd(lr=1e200), draws))
+    assert len(steps) < 5
+    assert not steps[-1][0].isfinite().all()
+
+
+def test_who_draws_random_numbers_goes_the_same_way_whoever_went_before():
+    class Noisy(torch.optim.SGD):
+        def step(self, closure):
+            loss = closure()
+            for param in self.param_groups[0]["params"]:
+                param.data.add_(torch.randn(param.shape, dtype=param.dtype))
+            return loss
+
+    draws = torch.zeros(5, 2, dtype=torch.float64)
+    both = {"first": Noisy, "second": Noisy}
+    runs = descents_at_each_lr(VALLEY, both, VALLEY.start, draws, seed=3, lrs=[0.1])[0.1]
+    assert torch.equal(runs["first"].points, runs["second"].points)
