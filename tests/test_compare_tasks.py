@@ -544,3 +544,12 @@ def test_there_is_a_job_a_core_by_default(monkeypatch):
 
 def test_what_is_made_up_here_is_what_it_says():
     assert made_up([2.0], seeds=3).held_out_losses.tolist() == [2.0] * 3
+
+
+def test_a_cell_without_a_factor_is_as_light_as_the_best_and_its_loss_stands_in_the_middle():
+    below_0 = result([-1.0, -2.0, -1.0]), result([-3.0, -1.0, -1.0])
+    axes = script.draw(results_of(one=below_0, two=[result([1.0] * 3), result([500.0] * 3)])).axes
+    shades = axes[0].images[0].get_array().tolist()
+    assert shades == [[0, 0], [0, pytest.approx(2.0)]]  # powers of ten, at most 100 times
+    places = {text.get_text(): text.get_position() for text in axes[0].texts}
+    assert all(abs(x - round(x)) < 0.1 for text, (x, _) in places.items() if "\n" in text)

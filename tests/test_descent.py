@@ -281,3 +281,12 @@ def test_who_draws_random_numbers_goes_the_same_way_whoever_went_before():
     both = {"first": Noisy, "second": Noisy}
     runs = descents_at_each_lr(VALLEY, both, VALLEY.start, draws, seed=3, lrs=[0.1])[0.1]
     assert torch.equal(runs["first"].points, runs["second"].points)
+
+
+def test_on_a_surface_each_step_is_an_epoch():
+    (spec,) = parse_optimizers(["SGD(lr=0.1) + StepLR(step_size=1, gamma=0.5)"]).values()
+    draws = torch.zeros(4, 2, dtype=torch.float64)
+    expected = START.clone()
+    for k, (points, _) in enumerate(descend(VALLEY.formula, VALLEY.start, spec, draws)):
+        expected *= 1 - 0.1 * 0.5**k * CURVATURES
+        torch.testing.assert_close(points[0], expected)

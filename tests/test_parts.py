@@ -167,6 +167,20 @@ def test_a_group_that_is_added_goes_to_the_second():
         parts.add_param_group({"params": [*net.parameters()][:1]})
 
 
+def test_schedule_free_beside_muon_is_judged_at_its_average():
+    net = net_of()
+    muon, adamw = pair_of(net)
+    averaging = optimizers.AdamWScheduleFree(adamw.param_groups[0]["params"], lr=0.1)
+    parts = Parts(muon, averaging)
+    before = steps(net, [parts], 5)
+    parts.eval()
+    judged = steps(net, [], 0)
+    assert torch.equal(judged[:6], before[:6])  # Muon's
+    assert not torch.isclose(judged[6:], before[6:], rtol=1e-6).all()
+    parts.train()
+    torch.testing.assert_close(steps(net, [], 0), before)
+
+
 def test_the_rules_of_both_are_known():
     net = net_of()
     rules = rules_of(Parts(*pair_of(net)))
