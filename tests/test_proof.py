@@ -5,11 +5,13 @@ from dataclasses import replace
 from lab.command_line.specs import parse_optimizer
 from lab.outcome import no_progress
 from lab.training import proof, stack
+from lab.training.proof import Shadow, Unlike
+from lab.training.runs import trainings_of
 from lab.training.train import train_all, train_in_turn
 
 import pytest
 import torch
-from conftest import SMALL, assert_like_alone, small_trainings
+from conftest import SMALL, SmallNet, assert_like_alone, small_trainings
 from torch.nn.functional import smooth_l1_loss
 
 import training as training_module
@@ -312,3 +314,61 @@ def test_the_loop_is_run_once_an_epoch_to_check(monkeypatch):
     assert train_all(SMALL, small_trainings(), torch.optim.SGD).stacked
     assert len(checked) == 2 + 5  # by both shadows in the first epoch, then by one
     assert {len(x) for ((x, _),) in checked} == {32, 4}  # the smaller last mini-batch is one
+
+
+# ---------------------------------------------------------------- a shadow by itself
+
+
+class Shifted(SmallNet):
+    """A net whose outputs go by a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.ones(1))
+
+    def forward(self, x):
+        return super().forward(x) + self.shift
+
+
+SHIFTED = replace(SMALL, make_net=Shifted)
+
+
+def shadow_of_one():
+    """Return a shadow before its first step, and the stack of one net that it follows."""
+    (one,) = trainings_of(SHIFTED, [3])
+    shadow = Shadow(SHIFTED, one, 0, torch.optim.SGD)
+    return shadow, stack.Stack(SHIFTED, [one])
+
+
+def test_a_net_is_judged_with_the_buffers_that_the_stack_has_in_the_end():
+    shadow, of_one = shadow_of_one()
+    of_one.buffers["shift"] += 4.0
+    shadow.first = torch.tensor(1.0), torch.ones(1)
+    shadow.check_end(of_one, *of_one.evaluate_both())
+    of_one.buffers["shift"] += 4.0
+    losses = of_one.evaluate_both()
+    of_one.buffers["shift"] -= 0.5
+    with pytest.raises(Unlike, match="final loss"):
+        shadow.check_end(of_one, *losses)
+
+
+@pytest.mark.parametrize("share", [1.001, 1.5])
+def test_a_buffer_that_differs_is_found_out(share):
+    shadow, of_one = shadow_of_one()
+    samples = torch.arange(32)
+    shadow.record_start(of_one, samples)
+    shadow.record_pass(of_one, *of_one.backward(samples), is_checked=True)
+    shadow.check_gradient(shadow.step_to_check)
+    shadow.step_to_check.buffers["shift"] *= share
+    with pytest.raises(Unlike, match="its shift differs"):
+        shadow.check_gradient(shadow.step_to_check)
+
+
+def test_a_net_that_diverges_in_the_stack_alone_is_looked_at_no_more():
+    shadow, of_one = shadow_of_one()
+    shadow.loss = torch.tensor(1.0)
+    shadow.look(of_one)
+    assert shadow.is_alive
+    of_one.matrix.fill_(torch.inf)
+    shadow.look(of_one)
+    assert not shadow.is_alive
